@@ -1,0 +1,1 @@
+"""AI tools: where each keeps its configuration and how Octave's entry gets in and out."""

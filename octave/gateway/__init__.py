@@ -1,0 +1,1 @@
+"""How a message crosses: names, lists, routes, and the conversation with one client."""

@@ -1,0 +1,261 @@
+"""Every path Octave uses, and the one way to replace a file. Standard library only.
+
+A `Home` holds what is installed, shared by all workspaces. A `Workspace` is a manifest, its
+lockfile and its state: the home itself, or a project with its state in `.octave/` beside
+`octave.toml`. Nothing here decides anything and nothing is created before `prepare`.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MANIFEST = "octave.toml"
+SOCKET_PATH_BYTES = 100
+"""sun_path holds 104 bytes on macOS and 108 on Linux, the terminating NUL included (unix(7))."""
+
+_README = """This folder belongs to Octave, the package manager and runtime for MCP servers.
+`octave.toml` is yours to edit. Everything else is managed by the `octave` command.
+"""
+
+
+def atomic_write(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace `path` by `content`, or leave it as it was: temporary file, fsync, rename.
+
+    A reader sees the old bytes or the new ones, also after `kill -9`. A symbolic link is
+    followed, so that a manifest kept in a dotfiles folder stays a link.
+
+    Raises:
+        OSError: the folder is missing, full or not writable.
+    """
+    target = path.resolve()
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def private_folder(path: Path) -> Path:
+    """Create `path` and its missing parents with mode 0700, whatever the umask, and return it.
+
+    Raises:
+        PermissionError: it exists and belongs to another user.
+    """
+    missing = [path, *path.parents]
+    for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)
+    if path.stat().st_uid != os.getuid():
+        raise PermissionError(13, "belongs to another user", str(path))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """`~/.octave`, or where OCTAVE_HOME points."""
+
+    root: Path
+
+    @classmethod
+    def find(cls, environ: Mapping[str, str]) -> "Home":
+        """Return the home that `environ` names; nothing is created."""
+        named = environ.get("OCTAVE_HOME")
+        return cls(Path(named).expanduser().absolute() if named else Path.home() / ".octave")
+
+    @property
+    def manifest(self) -> Path:
+        """The user's own octave.toml."""
+        return self.root / MANIFEST
+
+    @property
+    def servers(self) -> Path:
+        """Installed versions: NAME/VERSION-DIGEST8/."""
+        return self.root / "servers"
+
+    @property
+    def runtimes(self) -> Path:
+        """Private toolchains."""
+        return self.root / "runtimes"
+
+    @property
+    def staging(self) -> Path:
+        """Where an installation is built before it is renamed into place."""
+        return self.root / "staging"
+
+    @property
+    def cache(self) -> Path:
+        """Downloads; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def locks(self) -> Path:
+        """Lock files."""
+        return self.root / "locks"
+
+    @property
+    def workspaces(self) -> Path:
+        """workspaces.json: known lockfiles and trusted manifests."""
+        return self.root / "workspaces.json"
+
+    @property
+    def secrets(self) -> Path:
+        """secrets.toml, where no keyring works."""
+        return self.root / "secrets.toml"
+
+    def prepare(self) -> None:
+        """Create the home and its README; idempotent.
+
+        Raises:
+            OSError: it cannot be written, or belongs to another user.
+        """
+        private_folder(self.root)
+        for folder in (self.servers, self.runtimes, self.staging, self.cache, self.locks):
+            private_folder(folder)
+        readme = self.root / "README"
+        if not readme.exists():
+            atomic_write(readme, _README.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A manifest, its lockfile and its state."""
+
+    home: Home
+    manifest: Path
+
+    @classmethod
+    def of_home(cls, home: Home) -> "Workspace":
+        """Return the user's own workspace."""
+        return cls(home, home.manifest)
+
+    @property
+    def is_home(self) -> bool:
+        """Whether the state lies in the home itself."""
+        return self.manifest == self.home.manifest
+
+    @property
+    def lockfile(self) -> Path:
+        """octave.lock beside octave.toml."""
+        return self.manifest.with_suffix(".lock")
+
+    @property
+    def state(self) -> Path:
+        """The folder for data, logs, catalogue and run: the home, or `.octave` of a project."""
+        return self.home.root if self.is_home else self.manifest.parent / ".octave"
+
+    @property
+    def logs(self) -> Path:
+        """NAME.log for each server."""
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Socket, token and runtime.json of the running runtime."""
+        return self.state / "run"
+
+    @property
+    def token(self) -> Path:
+        """The bearer token of the HTTP API, 0600."""
+        return self.run / "token"
+
+    @property
+    def runtime_file(self) -> Path:
+        """runtime.json: pid, url and socket of the running runtime."""
+        return self.run / "runtime.json"
+
+    @property
+    def runtime_lock(self) -> Path:
+        """Held (flock) by the running runtime as long as it lives."""
+        return self.run / "runtime.lock"
+
+    @property
+    def choices(self) -> Path:
+        """stopped.json: the servers a person stopped, kept across restarts of the runtime."""
+        return self.state / "stopped.json"
+
+    def data(self, server: str) -> Path:
+        """Return the server's own data folder, kept across versions."""
+        return self.state / "data" / server
+
+    def log(self, server: str) -> Path:
+        """Return the server's log file."""
+        return self.logs / f"{server}.log"
+
+    def catalogue(self, server: str) -> Path:
+        """Return the file with the server's last known lists."""
+        return self.state / "catalogue" / f"{server}.json"
+
+    def prepare(self) -> None:
+        """Create the home and the state folders; idempotent.
+
+        Raises:
+            OSError: they cannot be written, or belong to another user.
+        """
+        self.home.prepare()
+        private_folder(self.state)
+        if not self.is_home and not (self.state / ".gitignore").exists():
+            atomic_write(self.state / ".gitignore", b"*\n", 0o644)
+        for folder in ("data", "logs", "catalogue", "run"):
+            private_folder(self.state / folder)
+
+    def new_socket(self, environ: Mapping[str, str]) -> Path:
+        """Return where a runtime should bind its socket; a long path moves to a short folder.
+
+        Raises:
+            OSError: the short folder cannot be made safely.
+        """
+        path = self.run / "octave.sock"
+        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+            return path
+        base = Path(environ.get("XDG_RUNTIME_DIR") or "/tmp")
+        folder = private_folder(base / f"octave-{os.getuid()}-{secrets.token_hex(8)}")
+        if stat.S_IMODE(folder.lstat().st_mode) != 0o700:
+            raise PermissionError(13, "must be private (0700)", str(folder))
+        return folder / "octave.sock"
+
+    def socket(self) -> Path:
+        """Return the socket of the running runtime; where it would be when none runs."""
+        named = self.runtime().get("socket")
+        return Path(named) if isinstance(named, str) else self.run / "octave.sock"
+
+    def runtime(self) -> dict[str, object]:
+        """Return what runtime.json says, `{}` when it is missing or cannot be read.
+
+        The file of a runtime that was killed stays behind: only the socket tells who lives.
+        """
+        try:
+            found = json.loads(self.runtime_file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def find_workspace(
+    home: Home, cwd: Path, named: str | None = None, *, home_only: bool = False
+) -> Workspace:
+    """Return the workspace of `named`, else of the nearest octave.toml above `cwd`, else the home.
+
+    `named` is --manifest or OCTAVE_MANIFEST; `home_only` is -g. The home's own manifest found
+    on the way up is the home's workspace. Nothing needs to exist.
+    """
+    if named:
+        path = cwd / Path(named).expanduser()
+        return Workspace(home, Path(os.path.realpath(path / MANIFEST if path.is_dir() else path)))
+    if not home_only:
+        for folder in (cwd, *cwd.parents):
+            if (folder / MANIFEST).is_file() and folder / MANIFEST != home.manifest:
+                return Workspace(home, folder / MANIFEST)
+    return Workspace.of_home(home)

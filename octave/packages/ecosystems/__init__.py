@@ -1,0 +1,1 @@
+"""One module per package ecosystem; `base.py` says what each can do."""

@@ -1,0 +1,92 @@
+"""What one package ecosystem can do for Octave; npm and PyPI are the two implementers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from octave.home import Home
+from octave.packages.lockfile import GraphRow, Pin
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request to an ecosystem: which package, within which limits."""
+
+    package: str
+    """Name in the registry, `@scope/name` or `name`, without a kind in front."""
+    version_range: str = "*"
+    """`*`, an exact version, an npm range or a PEP 440 specifier; `latest` reads as `*`."""
+    constraints: tuple[str, ...] = ()
+    """Limits on dependencies, `mcp<2`."""
+    executable: str | None = None
+    """Which of the package's executables; None: the one that is plainly meant."""
+    requires: Mapping[str, str] = field(default_factory=dict)
+    """Ranges the registry entry knows: `{"node": ">=22"}`, `{"python": ">=3.12"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The exact answer to a `Wanted`."""
+
+    version: str
+    integrity: str
+    graph: tuple[GraphRow, ...]
+    requires: Mapping[str, str]
+    toolchain: Mapping[str, str]
+    entry: str = ""
+    """Where the ecosystem can tell before anything is installed (npm)."""
+    notes: tuple[str, ...] = ()
+    """Sentences the user should read: deprecations, a private toolchain, ignored settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and with what package work is done."""
+
+    home: Home
+    environ: Mapping[str, str] = field(repr=False)
+    """The user's environment: registry settings, proxies and certificates come from it."""
+    progress: Callable[[str], None] = lambda _: None
+    """Called with a short sentence, in the present tense, when the next step begins."""
+    offline: bool = False
+
+
+class Ecosystem(Protocol):
+    """Resolve, install and start packages of one kind. Synchronous; blocks on network and disk."""
+
+    kind: str
+
+    def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
+        """Return the exact version and its whole graph; `staging` is an empty scratch folder.
+
+        Raises:
+            PackageNotFound, VersionNotFound, Ambiguous: exit 4.
+            RegistryUnreachable: exit 8.
+            InstallFailed: no toolchain fits, nothing can be resolved.
+        """
+
+    def install(self, pin: Pin, target: Path, bench: Bench) -> None:
+        """Fill the empty folder `target` with exactly what `pin` says, and verify it.
+
+        Raises:
+            IntegrityFailed: a hash does not hold, or the tree is not what the graph says.
+            RegistryUnreachable, InstallFailed: as above.
+        """
+
+    def find_entry(self, package: str, executable: str | None, target: Path) -> str:
+        """Return the entry of an installed `target`, in the form of `Pin.entry`.
+
+        Raises:
+            InstallFailed: the package has no executable.
+            Ambiguous: several, and none is plainly meant; the hint says `--bin NAME`.
+        """
+
+    def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
+        """Return interpreter and entry file, absolute; arguments are the caller's.
+
+        Called once, before the record is written, with the folder `target` will be renamed to.
+
+        Raises:
+            InstallFailed: no toolchain fits.
+        """

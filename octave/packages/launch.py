@@ -1,0 +1,49 @@
+"""LaunchSpec: all the runtime needs to know to start one server, and nothing more.
+
+The hand-over from packages to runtime. Frozen; values of secrets never appear in a repr: the
+environment is a function that resolves the references anew at each start.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octave.errors import OctaveError
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a server is to be looked after; the manifest's words, in seconds and bytes."""
+
+    auto_start: bool = False
+    auto_restart: bool = True
+    idle_timeout_s: float | None = 300.0
+    """None: keep running."""
+    start_timeout_s: float = 30.0
+    call_timeout_s: float = 300.0
+    """Without progress; each progress message starts it anew."""
+    call_timeout_max_s: float = 3600.0
+    max_message_bytes: int = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """One server, ready to be started."""
+
+    name: str
+    argv: tuple[str, ...]
+    """Absolute path of the interpreter, absolute path of the entry file, arguments."""
+    cwd: Path
+    environment: Callable[[], dict[str, str]] = field(repr=False)
+    """The whole environment of the child.
+
+    Raises:
+        StartFailed: a reference does not resolve, or a required variable is not set.
+    """
+    version: str = ""
+    digest: str = ""
+    """With `version` names what is installed: the key of catalogue entries."""
+    title: str = ""
+    policy: Policy = Policy()
+    problem: OctaveError | None = None
+    """Why it cannot be started at all: nothing is installed for it. `argv` is then empty."""

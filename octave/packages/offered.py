@@ -1,0 +1,84 @@
+"""Offered: what a server said it offers, as raw JSON, and the file it is kept in.
+
+The hand-over back from the runtime: `install` learns with it what it installed, and a sleeping
+server's tools stay listed from the file. Every list item is the exact text the server wrote.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from octave.home import atomic_write, private_folder
+
+FORMAT = 1
+LISTS: Mapping[str, str] = {
+    "tools": "tools/list",
+    "prompts": "prompts/list",
+    "resources": "resources/list",
+    "resourceTemplates": "resources/templates/list",
+}
+"""The member that holds the items, and the method that lists them (MCP 2025-11-25)."""
+
+
+class _Named(msgspec.Struct):
+    name: str = ""
+
+
+class _File(msgspec.Struct):
+    format: int
+    version: str
+    digest: str
+    initialize: msgspec.Raw
+    lists: dict[str, list[msgspec.Raw]]
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One server's answer to `initialize` and its lists."""
+
+    initialize: bytes
+    """The `result` of `initialize`: protocolVersion, capabilities, serverInfo, instructions."""
+    lists: Mapping[str, tuple[bytes, ...]]
+    """Keys as in `LISTS`; a list the server has no capability for is absent."""
+
+    @property
+    def tools(self) -> tuple[bytes, ...]:
+        """The tools, each as the server wrote it."""
+        return self.lists.get("tools", ())
+
+    def names(self, kind: str = "tools") -> tuple[str, ...]:
+        """Return the `name` of each item of a list, in the server's order."""
+        return tuple(
+            msgspec.json.decode(item, type=_Named).name for item in self.lists.get(kind, ())
+        )
+
+
+def save(path: Path, offered: Offered, version: str, digest: str) -> None:
+    """Keep `offered` in `path` as what `version` with `digest` offers."""
+    content = _File(
+        format=FORMAT,
+        version=version,
+        digest=digest,
+        initialize=msgspec.Raw(offered.initialize),
+        lists={
+            kind: [msgspec.Raw(item) for item in items] for kind, items in offered.lists.items()
+        },
+    )
+    private_folder(path.parent)
+    atomic_write(path, msgspec.json.encode(content))
+
+
+def load(path: Path, version: str, digest: str) -> Offered | None:
+    """Return what `path` keeps for `version` with `digest`; None when it is missing or other."""
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_File)
+    except (OSError, msgspec.DecodeError):
+        return None
+    if (found.format, found.version, found.digest) != (FORMAT, version, digest):
+        return None
+    return Offered(
+        bytes(found.initialize),
+        {kind: tuple(bytes(item) for item in items) for kind, items in found.lists.items()},
+    )

@@ -1,0 +1,1 @@
+"""What is alive: child processes, conversations with them, and who looks after them."""

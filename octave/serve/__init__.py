@@ -1,0 +1,1 @@
+"""How a runtime is reached: unix socket and HTTP, and what one can ask of it."""
