@@ -22,10 +22,11 @@
     │   └── LockStale           lock_stale          7
     ├── NotTrusted              not_trusted         7
     ├── RegistryUnreachable     registry_unreachable 8
-    └── Locked                  locked              9
+    ├── Locked                  locked              9
+    └── Bug                     bug                 70
 
 A tool that answers ``isError`` is a result, not an exception; `call` exits with 5 for it.
-A bug is whatever else arrives at the edge: 70 and a report file.
+A `Bug` is whatever else arrives at the CLI's edge: a report file is written.
 """
 
 import difflib
@@ -50,7 +51,6 @@ EXIT_CODES: Mapping[int, str] = {
 """The one table of exit codes, printed by `octave help exit-codes`."""
 
 TOOL_ERROR_EXIT = 5
-BUG_EXIT = 70
 INTERRUPTED_EXIT = 130
 
 
@@ -223,6 +223,13 @@ class Locked(OctaveError):
 
     code = "locked"
     exit_code = 9
+
+
+class Bug(OctaveError):
+    """Octave itself failed. `details["report"]` is the path of a report file."""
+
+    code = "bug"
+    exit_code = 70
 
 
 def _tree(root: type[OctaveError]) -> Iterable[type[OctaveError]]:

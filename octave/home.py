@@ -6,6 +6,7 @@ lockfile and its state: the home itself, or a project with its state in `.octave
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -32,7 +33,7 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o600) -> None:
     Raises:
         OSError: the folder is missing, full or not writable.
     """
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -51,15 +52,21 @@ def private_folder(path: Path) -> Path:
     """Create `path` and its missing parents with mode 0700, whatever the umask, and return it.
 
     Raises:
-        PermissionError: it exists and belongs to another user.
+        PermissionError: it exists and belongs to another user, or others can write to it.
+        NotADirectoryError: it is a file.
     """
     missing = [path, *path.parents]
     for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
             folder.chmod(0o700)
-    if path.stat().st_uid != os.getuid():
-        raise PermissionError(13, "belongs to another user", str(path))
+    status = path.stat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path))
+    if status.st_uid != os.getuid():
+        raise PermissionError(errno.EACCES, "belongs to another user", str(path))
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EACCES, "can be written by other users", str(path))
     return path
 
 
@@ -220,8 +227,12 @@ class Workspace:
         path = self.run / "octave.sock"
         if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
             return path
+        name = f"octave-{os.getuid()}-{secrets.token_hex(8)}"
         base = Path(environ.get("XDG_RUNTIME_DIR") or "/tmp")
-        folder = private_folder(base / f"octave-{os.getuid()}-{secrets.token_hex(8)}")
+        too_long = len(os.fsencode(base / name / "octave.sock")) > SOCKET_PATH_BYTES
+        if too_long or not base.is_dir():
+            base = Path("/tmp")
+        folder = private_folder(base / name)
         if stat.S_IMODE(folder.lstat().st_mode) != 0o700:
             raise PermissionError(13, "must be private (0700)", str(folder))
         return folder / "octave.sock"
@@ -253,9 +264,17 @@ def find_workspace(
     """
     if named:
         path = cwd / Path(named).expanduser()
-        return Workspace(home, Path(os.path.realpath(path / MANIFEST if path.is_dir() else path)))
+        return _workspace(home, path / MANIFEST if path.is_dir() else path)
     if not home_only:
         for folder in (cwd, *cwd.parents):
-            if (folder / MANIFEST).is_file() and folder / MANIFEST != home.manifest:
-                return Workspace(home, folder / MANIFEST)
+            # Unlike Path.is_file, a folder that may not be searched is passed by.
+            if os.path.isfile(folder / MANIFEST):  # noqa: PTH113
+                return _workspace(home, folder / MANIFEST)
     return Workspace.of_home(home)
+
+
+def _workspace(home: Home, manifest: Path) -> Workspace:
+    # The home's manifest may be a link into a dotfiles folder and is still the home's.
+    path = Path(os.path.realpath(manifest))
+    is_home = path == Path(os.path.realpath(home.manifest))
+    return Workspace.of_home(home) if is_home else Workspace(home, path)

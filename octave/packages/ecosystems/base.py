@@ -49,6 +49,8 @@ class Bench:
     """The user's environment: registry settings, proxies and certificates come from it."""
     progress: Callable[[str], None] = lambda _: None
     """Called with a short sentence, in the present tense, when the next step begins."""
+    note: Callable[[str], None] = lambda _: None
+    """Called with a sentence the user should read: a deprecation, an ignored setting."""
     offline: bool = False
 
 

@@ -1,0 +1,1 @@
+complete --command octave --no-files --arguments "(env _OCTAVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) octave)" --condition "env _OCTAVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) octave"

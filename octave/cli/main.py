@@ -1,0 +1,185 @@
+"""The verb table, and the edge where errors become messages and exit codes.
+
+A verb's module is imported when the verb is used; it brings one function, whose signature typer
+turns into arguments and options.
+"""
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from octave import __version__, errors
+from octave.cli import options
+from octave.cli.output import tell, tell_error
+from octave.errors import Bug, OctaveError, UsageError
+from octave.home import Home
+
+VERBS: Mapping[str, str] = {
+    "install": "packages:install",
+    "uninstall": "packages:uninstall",
+    "list": "listing:list_servers",
+    "info": "listing:info",
+    "lock": "packages:lock",
+    "trust": "packages:trust",
+    "serve": "serve:serve",
+    "shutdown": "runtime:shutdown",
+    "start": "runtime:start",
+    "stop": "runtime:stop",
+    "restart": "runtime:restart",
+    "status": "runtime:status",
+    "logs": "logs:logs",
+    "tools": "tools:tools",
+    "call": "tools:call",
+    "proxy": "proxy:proxy",
+    "client": "client:client",
+    "completion": "completion:completion",
+    "help": "help:help_about",
+}
+"""Each verb and the function that is it: `MODULE:FUNCTION` in this package."""
+
+ALIASES: Mapping[str, str] = {"i": "install", "ls": "list", "rm": "uninstall", "ps": "status"}
+
+_CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
+"""Typer carries its own click and exports only this leaf of its usage errors."""
+
+
+class VerbTable(TyperGroup):
+    """The root command: finds a verb's function when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of a verb or alias; None when there is none."""
+        verb = ALIASES.get(cmd_name, cmd_name)
+        return _load(verb) if verb in VERBS else None
+
+
+def _load(verb: str) -> Any:
+    module, _, function = VERBS[verb].partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"octave.cli.{module}"), function)
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_command(found)
+        command.name = verb
+        for child in command.commands.values():
+            child.params.extend(_command_of(options.common).params)
+        return command
+    command = _command_of(found, verb)
+    command.params.extend(_command_of(options.common).params)
+    return command
+
+
+def _command_of(function: Callable[..., Any], name: str | None = None) -> TyperCommand:
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name=name)(function)
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperCommand)
+    return command
+
+
+app = typer.Typer(
+    cls=VerbTable,
+    add_completion=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _octave(
+    *,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """The package manager and runtime for MCP servers."""
+    if version:
+        sys.stdout.write(f"octave {__version__}\n")
+        raise typer.Exit
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line and return its exit code; never raises."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    as_json = "--json" in words
+    try:
+        return _invoke(words)
+    except OctaveError as error:
+        tell_error(error, as_json=as_json)
+        return error.exit_code
+    except _CLICK_ERROR as error:
+        tell_error(_usage(error, words), as_json=as_json)
+        return UsageError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        tell("interrupted")
+        return errors.INTERRUPTED_EXIT
+    except BrokenPipeError:
+        # The reader of the pipe has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the CLI is one of the four edges
+        return _unexpected(error, as_json=as_json)
+
+
+def _invoke(words: Sequence[str]) -> int:
+    command = typer.main.get_command(app)
+    result = command.main(
+        list(words), prog_name="octave", standalone_mode=False, obj=options.Manners()
+    )
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _usage(error: Any, words: Sequence[str]) -> UsageError:
+    verb = next((word for word in words if not word.startswith("-")), "")
+    message = str(error.format_message()).rstrip(".")
+    if verb and verb not in VERBS and verb not in ALIASES:
+        near = difflib.get_close_matches(verb, [*VERBS, *ALIASES], 2)
+        hint = f"did you mean {' or '.join(f'`octave {word}`' for word in near)}?" if near else None
+        return UsageError(f"there is no verb `{verb}`", hint=hint or "octave --help")
+    return UsageError(message, hint=f"octave {verb} --help".replace("  ", " "))
+
+
+def _unexpected(error: Exception, *, as_json: bool) -> int:
+    storage = errors.from_os_error(error) if isinstance(error, OSError) else None
+    if storage is not None:
+        tell_error(storage, as_json=as_json)
+        return storage.exit_code
+    path = _report(error)
+    bug = Bug(
+        f"this is a bug in Octave: {type(error).__name__}: {error}",
+        hint=f"a report to send along is in `{path}`",
+        details={"report": str(path)},
+    )
+    tell_error(bug, as_json=as_json)
+    return bug.exit_code
+
+
+def _report(error: Exception) -> Path:
+    text = "".join(traceback.format_exception(error))
+    content = f"octave {__version__}\npython {sys.version}\nplatform {sys.platform}\n\n{text}"
+    name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    for folder in (Home.find(os.environ).root / "reports", Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            (folder / name).write_text(content, encoding="utf-8")
+        except OSError:
+            continue
+        return folder / name
+    return Path("nowhere: the disk is full")

@@ -1,0 +1,77 @@
+"""Reach a runtime for one command: the running one, else a private one in this process.
+
+A private runtime takes no lock, socket, port or token, writes the same logs, and is gone with the
+command. Everything that touches a server thus goes one way.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from octave.errors import RuntimeNotRunning
+from octave.home import Workspace
+from octave.remote import Remote
+
+OnNotification = Callable[[str, Any], None]
+
+
+class Runtime(Protocol):
+    """What a command needs of a runtime; `Remote` is the other implementer."""
+
+    def request_raw(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        on_notification: OnNotification | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Return the raw result of one of the control operations.
+
+        Raises:
+            OctaveError: the operation failed.
+        """
+
+
+@contextlib.contextmanager
+def reach(workspace: Workspace) -> Iterator[Runtime]:
+    """Yield the running runtime of `workspace`, or a private one."""
+    try:
+        remote = Remote.connect(workspace)
+    except RuntimeNotRunning:
+        with _private(workspace) as private:
+            yield private
+        return
+    with remote:
+        yield remote
+
+
+@contextlib.contextmanager
+def _private(workspace: Workspace) -> Iterator[Runtime]:
+    # Imported late: only a call without a runtime pays for an event loop and a supervisor.
+    from anyio.from_thread import start_blocking_portal
+
+    from octave.serve.app import private
+    from octave.serve.methods import METHODS
+
+    class InProcess:
+        def request_raw(
+            self,
+            method: str,
+            params: Mapping[str, Any] | None = None,
+            on_notification: OnNotification | None = None,
+            timeout_s: float | None = None,
+        ) -> bytes:
+            def on_progress(told: bytes) -> None:
+                if on_notification is not None:
+                    on_notification("octave/progress", {"params": json.loads(told)})
+
+            raw = json.dumps(params or {}).encode()
+            return portal.call(METHODS[method], control, raw, on_progress)
+
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(private(workspace, os.environ)) as control,
+    ):
+        yield InProcess()

@@ -1,0 +1,306 @@
+"""npm servers: the user's npm resolves, Octave installs from the locked rows and starts the file.
+
+A graph row is one package of the tree, see `npm_graph`. No script of any package runs, neither
+while resolving nor while installing.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import nodesemver
+
+from octave.errors import Ambiguous, InstallFailed, IntegrityFailed
+from octave.packages import toolchains
+from octave.packages.commands import run
+from octave.packages.ecosystems import npm_tree
+from octave.packages.ecosystems.base import Bench, Resolved, Wanted
+from octave.packages.ecosystems.npm_command import (
+    NeedsNpm,
+    RegistryAccess,
+    error_of,
+    failure,
+    registry_access,
+    run_npm,
+)
+from octave.packages.ecosystems.npm_graph import (
+    Platform,
+    check_rows,
+    lock_from_rows,
+    manifest_of,
+    names_platform,
+    root_path,
+    row_name,
+    rows_from_lock,
+    select,
+)
+from octave.packages.ecosystems.npm_versions import (
+    check_wanted,
+    find_version,
+    overrides_of,
+    required_node,
+)
+from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.toolchains import Node
+
+_NOTE_CHARACTERS = 300
+_ASK_TIMEOUT_S = 20.0
+"""A cold node takes a second or two from a slow disk."""
+# npm looks at `ldd` for the libc; the report of node itself is the same without guessing.
+_ASK_PLATFORM = (
+    "process.report.excludeNetwork=true;const h=process.platform==='linux'"
+    "?process.report.getReport().header:null;console.log(JSON.stringify([process.platform,"
+    "process.arch,h?(h.glibcVersionRuntime?'glibc':'musl'):'']))"
+)
+
+
+class Npm:
+    """The ecosystem of `npm:NAME`."""
+
+    kind = "npm"
+
+    def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
+        """Return the exact version that npm's registry has for `wanted`, and its whole graph."""
+        check_wanted(wanted)
+        overrides = overrides_of(wanted.constraints)
+        bench.progress(f"looking up {wanted.package}")
+        _write_json(staging / "package.json", {"private": True})
+        found = find_version(wanted, toolchains.node(bench), staging, bench)
+        version = str(found["version"])
+        requires = required_node(found, wanted.requires.get("node"))
+        node = toolchains.node(bench, requires)
+        bench.progress(f"locking {wanted.package} {version}")
+        rows = _lock(wanted.package, version, overrides, node, staging, bench)
+        node = _node_for(requires, rows, bench)
+        root = next(row for row in rows if row["path"] == root_path(wanted.package))
+        entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
+        return Resolved(
+            version=version,
+            integrity=str(root["integrity"]),
+            graph=rows,
+            requires={"node": requires[0]} if requires else {},
+            toolchain={"node": node.version.partition(".")[0]},
+            entry=entry,
+            notes=tuple(_notes(wanted.package, found, rows, node, bench)),
+        )
+
+    def install(self, pin: Pin, target: Path, bench: Bench) -> None:
+        """Fill `target/node_modules` with the locked packages and check the tree."""
+        by_path = check_rows(pin.graph, pin.package, pin.integrity)
+        if not _is_inside(pin.entry, root_path(pin.package)):
+            raise IntegrityFailed(
+                f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
+                hint="octave lock",
+            )
+        node = _node_of(pin, bench)
+        rows = select(by_path, pin.package, _platform(node, by_path.values(), bench))
+        bench.progress(f"installing {len(rows)} packages of {pin.package}")
+        try:
+            npm_tree.fill(
+                rows,
+                target,
+                bench.home.cache / "npm-tarballs",
+                _access(rows, node, target.parent, bench),
+            )
+        except NeedsNpm as reason:
+            _install_with_npm(pin, node, target, bench, str(reason))
+        bench.progress(f"checking the packages of {pin.package}")
+        npm_tree.verify(rows, target, pin.package, pin.entry)
+
+    def find_entry(self, package: str, executable: str | None, target: Path) -> str:
+        """Return the path of the entry file, `node_modules/NAME/...`."""
+        file = target / root_path(package) / "package.json"
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise InstallFailed(f"`{package}` has no readable package.json") from error
+        return choose_entry(package, manifest.get("bin"), executable)
+
+    def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
+        """Return node and the entry file."""
+        return (str(_node_of(pin, bench).path), str(target / pin.entry))
+
+
+def choose_entry(package: str, binaries: object, executable: str | None) -> str:
+    """Return the entry path that `bin` of a package.json gives.
+
+    `executable` if one is named; else the only one, the one named as the package, or the first
+    with `mcp` in its name.
+
+    Raises:
+        InstallFailed: no executable, not the named one, or a path that leaves the package.
+        Ambiguous: none is plainly meant.
+    """
+    unscoped = package.rpartition("/")[2]
+    if isinstance(binaries, str):
+        binaries = {unscoped: binaries}
+    known = {
+        str(name): path
+        for name, path in (binaries.items() if isinstance(binaries, Mapping) else ())
+        if isinstance(path, str) and path
+    }
+    if not known:
+        raise InstallFailed(
+            f"`{package}` has no executable, so it is no server that can be started",
+            hint="look for another package, or for another version of this one",
+        )
+    name = executable or _plainly_meant(unscoped, known)
+    listed = ", ".join(f"`{candidate}`" for candidate in sorted(known))
+    if name is None:
+        raise Ambiguous(
+            f"`{package}` has several executables: {listed}",
+            hint=f"choose one: `octave install npm:{package} --bin {min(known)}`",
+            details={"candidates": sorted(known)},
+        )
+    if name not in known:
+        raise InstallFailed(
+            f"`{package}` has no executable `{name}`, it has {listed}",
+            hint=f"octave install npm:{package} --bin {min(known)}",
+            details={"candidates": sorted(known)},
+        )
+    entry = str(PurePosixPath(root_path(package)) / known[name])
+    if not _is_inside(entry, root_path(package)):
+        raise InstallFailed(f"the executable `{name}` of `{package}` lies outside the package")
+    return entry
+
+
+def _plainly_meant(unscoped: str, names: Iterable[str]) -> str | None:
+    candidates = list(names)
+    if len(candidates) == 1:
+        return candidates[0]
+    if unscoped in candidates:
+        return unscoped
+    return next((name for name in candidates if "mcp" in name), None)
+
+
+def _is_inside(entry: str, folder: str) -> bool:
+    path = PurePosixPath(entry)
+    return path.is_relative_to(folder) and str(path) != folder and ".." not in path.parts
+
+
+def _lock(
+    package: str,
+    version: str,
+    overrides: Mapping[str, str],
+    node: Node,
+    staging: Path,
+    bench: Bench,
+) -> tuple[GraphRow, ...]:
+    _write_json(staging / "package.json", manifest_of(package, version, overrides))
+    output = run_npm(node, bench, ("install", "--package-lock-only"), staging)
+    if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
+        # npm takes the tarball of a package with bundled dependencies for one from anywhere. A
+        # dependency that really is leaves its address in the lock, and is refused with the rows.
+        words = ("install", "--package-lock-only", "--allow-remote=all")
+        output = run_npm(node, bench, words, staging)
+    if output.exit_code:
+        raise failure(output, f"the dependencies of `{package}`")
+    lock = json.loads((staging / "package-lock.json").read_text(encoding="utf-8"))
+    rows = rows_from_lock(lock, package)
+    roots = [row["version"] for row in rows if row["path"] == root_path(package)]
+    if roots != [version]:
+        raise InstallFailed(f"npm did not lock `{package}` {version}")
+    return rows
+
+
+def _node_of(pin: Pin, bench: Bench) -> Node:
+    asked = pin.requires.get("node")
+    return _node_for((asked,) if asked else (), pin.graph, bench)
+
+
+def _node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
+    """Return a node for the package, and for its dependencies where one can be had.
+
+    npm only warns when a dependency asks for another node, and most of those work.
+    """
+    node = toolchains.node(bench, requires)
+    asked = sorted(
+        str(engines["node"])
+        for row in rows
+        if isinstance(engines := row.get("engines"), Mapping) and not row.get("optional")
+    )
+    if all(_fits(node.version, text) for text in asked):
+        return node
+    try:
+        return toolchains.node(bench, (*requires, *dict.fromkeys(asked)))
+    except InstallFailed:
+        return node
+
+
+def _fits(version: str, version_range: str) -> bool:
+    try:
+        return bool(nodesemver.satisfies(version, version_range, loose=True))
+    except ValueError:
+        return True
+
+
+def _notes(
+    package: str, found: Mapping[str, Any], rows: Iterable[GraphRow], node: Node, bench: Bench
+) -> Iterable[str]:
+    deprecated = found.get("deprecated")
+    if deprecated:
+        text = " ".join(str(deprecated).split())[:_NOTE_CHARACTERS]
+        yield f"`{package}` {found['version']} is deprecated: {text}"
+    if node.path.is_relative_to(bench.home.runtimes):
+        yield f"`{package}` runs on Octave's own node {node.version}."
+    scripts = [row_name(row) for row in rows if row.get("hasInstallScript")]
+    if scripts:
+        listed = ", ".join(f"`{name}`" for name in sorted(set(scripts)))
+        yield f"Install scripts are not run: {listed}."
+
+
+def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
+    if not names_platform(rows):
+        return Platform("", "")
+    output = run(
+        (str(node.path), "-e", _ASK_PLATFORM),
+        cwd=Path("/"),
+        environ=bench.environ,
+        timeout_s=_ASK_TIMEOUT_S,
+    )
+    try:
+        system, processor, libc = json.loads(output.stdout)
+    except ValueError as error:
+        raise InstallFailed(f"`{node.path}` does not run: {output.tail}") from error
+    return Platform(str(system), str(processor), str(libc))
+
+
+def _access(
+    rows: Iterable[GraphRow], node: Node, folder: Path, bench: Bench
+) -> Callable[[], RegistryAccess] | None:
+    if bench.offline:
+        return None
+    names = map(row_name, rows)
+    scopes = frozenset(name.partition("/")[0] for name in names if name.startswith("@"))
+
+    def ask() -> RegistryAccess:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="npm-") as scratch:
+            _write_json(Path(scratch) / "package.json", {"private": True})
+            return registry_access(node, bench, Path(scratch), scopes)
+
+    return ask
+
+
+def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: str) -> None:
+    bench.progress(f"installing {pin.package} with npm: {reason}")
+    npm_tree.empty(target)
+    manifest, lock = lock_from_rows(
+        pin.graph, pin.package, pin.version, overrides_of(pin.constraints)
+    )
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="npm-") as name:
+        folder = Path(name)
+        _write_json(folder / "package.json", manifest)
+        _write_json(folder / "package-lock.json", lock)
+        output = run_npm(node, bench, ("ci", "--prefer-offline"), folder)
+        if output.exit_code:
+            names = {str(row.get("integrity")): f"`{row_name(row)}`" for row in pin.graph}
+            raise failure(output, f"`{pin.package}`", names)
+        modules = folder / "node_modules"
+        (modules / ".package-lock.json").unlink(missing_ok=True)
+        modules.rename(target / "node_modules")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")

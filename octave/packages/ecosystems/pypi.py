@@ -1,0 +1,301 @@
+"""PyPI servers: uv resolves and installs, Octave checks every file and starts the script itself.
+
+A graph row is one package: `name`, `version`, `hashes`, and `marker` where it is not for every
+machine. The rows hold for all platforms and for every Python from `toolchain` on. No build code
+runs, neither while resolving nor while installing.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from octave.errors import (
+    Ambiguous,
+    InstallFailed,
+    OctaveError,
+    PackageNotFound,
+    VersionNotFound,
+    did_you_mean,
+)
+from octave.packages import toolchains, uv
+from octave.packages.commands import Output
+from octave.packages.ecosystems.base import Bench, Resolved, Wanted
+from octave.packages.ecosystems.pypi_rows import (
+    as_requirements,
+    constraint,
+    hashes_of,
+    lowest_python,
+    parse_requirements,
+    python_limits,
+    python_range,
+    requirement,
+)
+from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.wheels import Site
+
+_FLOOR_RAISES = 3
+"""How often a package further down may ask for a newer Python than the one before."""
+_FLOOR_ASKED = re.compile(r"depends? on Python>=(\d+(?:\.\d+)*)")
+_FLOOR_OF_MARKER = re.compile(r"python(?:_full)?_version >= '(\d+(?:\.\d+)*)'")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What uv is asked: one requirement, for all Pythons from `floor` on."""
+
+    requirement: Requirement
+    constraints: tuple[str, ...]
+    floor: Version
+
+    @property
+    def name(self) -> str:
+        """Normalised, as in the rows."""
+        return canonicalize_name(self.requirement.name)
+
+    def root(self, rows: Sequence[GraphRow]) -> list[GraphRow]:
+        """Return the rows of the package itself, newest first; several where Pythons differ."""
+        own = [row for row in rows if row["name"] == self.name]
+        return sorted(own, key=lambda row: Version(str(row["version"])), reverse=True)
+
+
+class Pypi:
+    """The ecosystem of `pypi:NAME`."""
+
+    kind = "pypi"
+
+    def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
+        """Return the newest version within `wanted` and its whole graph."""
+        bench.progress(f"resolving {wanted.package}")
+        limits = python_limits(wanted.requires.get("python"))
+        question = _Question(
+            requirement(wanted.package, wanted.version_range),
+            tuple(str(constraint(text)) for text in wanted.constraints),
+            lowest_python(limits),
+        )
+        question, rows = _compile_for_a_python(question, staging, bench)
+        notes = list(uv.notes(bench))
+        if len(question.root(rows)) > 1:
+            question, rows, newer = _choose_version(question, rows, staging, bench)
+            notes += newer
+        root = question.root(rows)[0]
+        notes += _passed_over(question, str(root["version"]), staging, bench)
+        requires = python_range(question.floor, limits)
+        interpreter = toolchains.python(bench, requires)
+        if not interpreter.is_own:
+            notes.append(f"`{question.name}` runs on Python {interpreter.version}.")
+        return Resolved(
+            version=str(root["version"]),
+            integrity=" ".join(hashes_of(root)),
+            graph=tuple(rows),
+            requires={"python": requires},
+            toolchain={"python": f"{question.floor.major}.{question.floor.minor}"},
+            notes=tuple(notes),
+        )
+
+    def install(self, pin: Pin, target: Path, bench: Bench) -> None:
+        """Fill `target/venv` with the locked packages and check every file of them."""
+        requires = pin.requires.get("python")
+        site = _install_on(toolchains.python(bench, requires), pin, target, bench)
+        # uv takes no notice of an upper limit, and the graph holds none: only the package knows.
+        own = site.requires_python(requirement(pin.package, "*").name)
+        interpreter = toolchains.python(bench, ",".join(filter(None, (requires, own))))
+        if not site.runs_on(interpreter.minor):
+            site = _install_on(interpreter, pin, target, bench)
+        bench.progress(f"checking the files of {pin.package}")
+        site.check_packages(pin.graph)
+        changed = site.changed_files()
+        if changed:
+            _fetch_anew(changed, pin, target, bench)
+
+    def find_entry(self, package: str, executable: str | None, target: Path) -> str:
+        """Return the name of the console script that starts the server."""
+        name = requirement(package, "*").name
+        scripts = sorted(Site.of(target / "venv").console_scripts(name))
+        if executable is not None:
+            if executable not in scripts:
+                raise InstallFailed(
+                    f"`{name}` has no executable `{executable}`",
+                    hint=did_you_mean(executable, scripts)
+                    or f"it has {', '.join(f'`{script}`' for script in scripts) or 'none'}",
+                )
+            return executable
+        return plain_choice(name, scripts)
+
+    def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
+        """Return the environment's Python and the script: no shell stands between."""
+        programs = target / "venv" / "bin"
+        return str(programs / "python"), str(programs / pin.entry)
+
+
+def plain_choice(package: str, scripts: Sequence[str]) -> str:
+    """Return the script that is plainly meant.
+
+    It is named like the package, or the only one, or the only one with `mcp` in its name.
+
+    Raises:
+        InstallFailed: there is none.
+        Ambiguous: several could be meant.
+    """
+    if not scripts:
+        raise InstallFailed(
+            f"`{package}` has no executable, so nothing of it can be started",
+            hint="check that the package is a server; its home page says how it is started",
+        )
+    same = [script for script in scripts if canonicalize_name(script) == canonicalize_name(package)]
+    telling = [script for script in scripts if "mcp" in script.lower()]
+    for candidates in (same, scripts, telling):
+        if len(candidates) == 1:
+            return candidates[0]
+    raise Ambiguous(
+        f"`{package}` has several executables: {', '.join(f'`{script}`' for script in scripts)}",
+        hint=f"choose one with `--bin {scripts[0]}`",
+    )
+
+
+def _compile_for_a_python(
+    question: _Question, staging: Path, bench: Bench
+) -> tuple[_Question, list[GraphRow]]:
+    """Resolve, for a newer Python where a package asks for one."""
+    for _ in range(_FLOOR_RAISES):
+        output = _compile(question, staging, bench)
+        if output.exit_code == 0:
+            return question, parse_requirements(output.stdout)
+        floor = _asked_floor(output.stderr)
+        if floor is None or floor <= question.floor:
+            break
+        question = _Question(question.requirement, question.constraints, floor)
+    raise _explain(output, question, staging, bench)
+
+
+def _choose_version(
+    question: _Question, rows: Sequence[GraphRow], staging: Path, bench: Bench
+) -> tuple[_Question, list[GraphRow], list[str]]:
+    """Resolve anew for the newest version that a Python of this machine can run."""
+    passed: list[str] = []
+    for row in question.root(rows):
+        found = _FLOOR_OF_MARKER.search(str(row.get("marker", "")))
+        floor = max(question.floor, Version(found[1])) if found else question.floor
+        try:
+            toolchains.python(bench, f">={floor}")
+        except InstallFailed:
+            passed.append(f"`{question.name}` {row['version']} needs Python {floor} or newer.")
+            continue
+        exact = Requirement(f"{question.requirement.name}=={row['version']}")
+        exact.extras = question.requirement.extras
+        narrowed = _Question(exact, question.constraints, floor)
+        return (*_compile_for_a_python(narrowed, staging, bench), passed)
+    raise InstallFailed(" ".join(passed), hint="install a newer Python, then try again")
+
+
+def _compile(question: _Question, staging: Path, bench: Bench, *options: str) -> Output:
+    limits = staging / "constraints.txt"
+    limits.write_text("\n".join([*question.constraints, ""]), encoding="utf-8")
+    words: list[str | Path] = ["pip", "compile", "-", "--constraints", limits, "--universal"]
+    words += [
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--python-version",
+        str(question.floor),
+    ]
+    words += ["--python", toolchains.python(bench).path, "--only-binary", ":all:", *options]
+    return uv.run(bench, words, cwd=staging, stdin=f"{question.requirement}\n")
+
+
+def _asked_floor(text: str) -> Version | None:
+    return min((Version(found) for found in _FLOOR_ASKED.findall(text)), default=None)
+
+
+def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -> OctaveError:
+    text, name = output.stderr, question.name
+    failed = uv.failure(output, name)
+    if type(failed) is not InstallFailed:
+        return failed
+    if re.search(rf"Because {re.escape(name)} was not found in the package registry", text):
+        return PackageNotFound(
+            f"the package index has no package `{name}`", hint="check the spelling of the name"
+        )
+    source_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no usable wheels", text)
+    if source_only:
+        return InstallFailed(
+            f"`{source_only[1]}` is offered as source only; Octave does not run build code",
+            hint="choose a version of it that has wheels, with `constraints` in `octave.toml`",
+        )
+    newest = _newest(question, staging, bench) if question.requirement.specifier else None
+    if newest and not question.requirement.specifier.contains(newest, prereleases=True):
+        return VersionNotFound(
+            f"`{name}` has no version `{question.requirement.specifier}`",
+            hint=f"the newest is `{newest}`",
+        )
+    if question.constraints:
+        failed.hint = "check the server's `constraints` in `octave.toml`"
+    return failed
+
+
+def _passed_over(question: _Question, version: str, staging: Path, bench: Bench) -> list[str]:
+    """Say so when a newer version fits the range but its dependencies do not."""
+    if str(question.requirement.specifier) == f"=={version}":
+        return []
+    output = _compile(question, staging, bench, "--no-deps")
+    if output.exit_code:
+        return []
+    newest = str(question.root(parse_requirements(output.stdout))[0]["version"])
+    if Version(newest) <= Version(version):
+        return []
+    return [
+        f"`{question.name}` {newest} is out, but {version} is the newest whose dependencies "
+        "fit the constraints and are offered as wheels."
+    ]
+
+
+def _newest(question: _Question, staging: Path, bench: Bench) -> str | None:
+    """Return the newest version if the one asked for does not exist; None when it does."""
+    alone = _compile(question, staging, bench, "--no-deps")
+    if alone.exit_code == 0:
+        return None
+    anything = _Question(Requirement(question.requirement.name), (), question.floor)
+    output = _compile(anything, staging, bench, "--no-deps")
+    if output.exit_code:
+        return None
+    return str(anything.root(parse_requirements(output.stdout))[0]["version"])
+
+
+def _install_on(interpreter: toolchains.Python, pin: Pin, target: Path, bench: Bench) -> Site:
+    folder = target / "venv"
+    shutil.rmtree(folder, ignore_errors=True)
+    bench.progress(f"installing {pin.package} {pin.version}")
+    words: list[str | Path] = ["venv", "--relocatable"]
+    words += ["--no-project", "--python", interpreter.path, folder]
+    output = uv.run(bench, words, cwd=target)
+    if output.exit_code:
+        raise uv.failure(output, pin.package)
+    _sync(pin, folder, bench)
+    return Site.of(folder)
+
+
+def _sync(pin: Pin, folder: Path, bench: Bench, *options: str) -> None:
+    words: list[str | Path] = ["pip", "sync", "-", "--python", folder / "bin" / "python"]
+    words += ["--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"]
+    words += ["--compile-bytecode", *options]
+    output = uv.run(bench, words, cwd=folder, stdin=as_requirements(pin.graph))
+    if output.exit_code:
+        raise uv.failure(output, pin.package)
+
+
+def _fetch_anew(changed: Mapping[str, str], pin: Pin, target: Path, bench: Bench) -> None:
+    """Replace packages that came out of a damaged cache by what the index has under their hash.
+
+    uv checks that hash on a download; what still differs was published with a wrong RECORD.
+    """
+    if bench.offline:
+        raise uv.changed(changed)
+    options = [word for name in changed for word in ("--reinstall-package", name)]
+    cache = target / "cache"
+    _sync(pin, target / "venv", bench, "--cache-dir", str(cache), *options)
+    shutil.rmtree(cache)

@@ -1,0 +1,345 @@
+"""The story of installing: choose, resolve, build, start once, write down.
+
+Short sequences of calls into the other modules. What exists on disk is decided by two renames:
+the version's folder, then octave.lock. A crash anywhere before leaves the previous state.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from octave.errors import OctaveError, StartFailed, UsageError
+from octave.home import Workspace
+from octave.packages import ledger, lockfile, manifest, offered, store, trial, variables, workspaces
+from octave.packages.ecosystems import ECOSYSTEMS
+from octave.packages.ecosystems.base import Bench
+from octave.packages.launch import LaunchSpec
+from octave.packages.lockfile import Lock, Pin
+from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.offered import Offered
+from octave.packages.registry import PackageChoice, Registry
+from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
+from octave.packages.secrets import Secrets
+from octave.packages.specs import spec_of_record
+from octave.packages.store import Record
+from octave.packages.variables import Answers, Given
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where things get installed, and with what."""
+
+    workspace: Workspace
+    registry: Registry
+    bench: Bench
+    check: Callable[[LaunchSpec], Offered]
+    """Starts a server once and asks what it offers; raises StartFailed."""
+    changed: Callable[[], None] = lambda: None
+    """Called when manifest or lockfile changed, before anything is deleted: a running runtime
+    must reload."""
+    start: bool = True
+    """False: trust the files, do not start the server once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One thing to install."""
+
+    text: str
+    """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
+    name: str | None = None
+    args: tuple[str, ...] = ()
+    answers: Answers = field(default_factory=Answers)
+    executable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one server."""
+
+    name: str
+    status: str
+    """`installed`, `present`, `locked`, `removed` or `failed`."""
+    version: str = ""
+    checked: bool = False
+    tools: int | None = None
+    warning: str = ""
+    error: OctaveError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    pin: Pin
+    record: Record
+    offered: Offered | None
+    status: str = "installed"
+
+
+def install(request: Request, site: Site) -> Outcome:
+    """Install one server and write it into manifest and lockfile.
+
+    A server that only lacks configuration or the network is installed unchecked, with a warning.
+
+    Raises:
+        OctaveError: nothing was installed, the previous state is untouched.
+    """
+    choice = choose(request.text, site.registry)
+    for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
+        site.bench.note(note)
+    name = request.name or choice.name
+    home = site.workspace.home
+    home.prepare()
+    with store.locked(home, name, site.bench.progress):
+        wanted = manifest.load(site.workspace.manifest)
+        workspaces.require_trust(site.workspace, wanted)
+        given = variables.sort(name, request.answers, choice.known, site.bench.environ)
+        server = _as_wanted(wanted, choice, request, name, given)
+        with _stored(Secrets(home), given):
+            pin = lockfile.read(site.workspace.lockfile).pins.get(name)
+            if not answers(pin, server):
+                pin = _resolved(choice, server, site)
+            assert pin is not None
+            placed = _place(pin, wanted, server, choice.known, site)
+            _write_down(site, placed, _table(server, request, given))
+    site.changed()
+    return _outcome(placed)
+
+
+def install_all(site: Site, *, locked: bool) -> list[Outcome]:
+    """Make this machine equal manifest and lockfile; one outcome for each server with a package.
+
+    With `locked` the lockfile must already answer everything, and nothing is resolved or written.
+
+    Raises:
+        LockStale: `locked`, and the lockfile answers something else.
+    """
+    site.workspace.home.prepare()
+    wanted = manifest.load(site.workspace.manifest)
+    workspaces.require_trust(site.workspace, wanted)
+    lock = lockfile.read(site.workspace.lockfile)
+    if locked:
+        ledger.require_fresh(wanted, lock)
+    servers = [s for s in wanted.servers.values() if s.package is not None and s.enabled]
+    outcomes = [_install_wanted(server, wanted, lock, site, locked=locked) for server in servers]
+    if locked:
+        ledger.remember(site.workspace)
+    else:
+        ledger.prune(site.workspace)
+    site.changed()
+    return outcomes
+
+
+def lock_all(site: Site) -> list[Outcome]:
+    """Write a lockfile that answers the manifest, installing nothing; one outcome a server."""
+    site.workspace.home.prepare()
+    wanted = manifest.load(site.workspace.manifest)
+    pins = lockfile.read(site.workspace.lockfile).pins
+    outcomes = []
+    for server in wanted.servers.values():
+        if server.package is None:
+            continue
+        pin = pins.get(server.name)
+        if not answers(pin, server):
+            with store.locked(site.workspace.home, server.name, site.bench.progress):
+                pin = _resolved(of_manifest(server, site.registry), server, site)
+            with ledger.changing(site.workspace):
+                current = lockfile.read(site.workspace.lockfile).pins
+                ledger.write_pins(site.workspace, {**current, server.name: pin})
+        assert pin is not None
+        outcomes.append(Outcome(server.name, "locked", pin.version))
+    ledger.prune(site.workspace)
+    return outcomes
+
+
+def _install_wanted(
+    server: ServerEntry, wanted: Manifest, lock: Lock, site: Site, *, locked: bool
+) -> Outcome:
+    try:
+        with store.locked(site.workspace.home, server.name, site.bench.progress):
+            choice = of_manifest(server, site.registry)
+            pin = lock.pins.get(server.name)
+            if not answers(pin, server):
+                pin = _resolved(choice, server, site)
+            assert pin is not None
+            placed = _place(pin, wanted, server, choice.known, site)
+            if locked:
+                _keep_offered(site, placed)
+            else:
+                _write_down(site, placed, None)
+            return _outcome(placed)
+    except OctaveError as error:
+        return Outcome(server.name, "failed", error=error)
+
+
+def _resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
+    staging = store.stage(site.workspace.home, server.name)
+    try:
+        return pin_of(replace(choice, version_range=server.version), server, staging, site.bench)
+    finally:
+        store.discard(staging)
+
+
+def _place(
+    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
+) -> _Placed:
+    """Make sure that what `pin` says lies on disk, started once where it can be."""
+    home = site.workspace.home
+    record = store.find(home, pin.name, pin.folder)
+    if record is None:
+        return _build(pin, wanted, server, known, site)
+    place = home.servers / pin.name / pin.folder
+    if record.checked and pin.tools:
+        return _Placed(pin, record, None, "present")
+    checked, offer = _try(record, place, wanted, server, known, site)
+    store.rewrite(home, checked, pin.folder)
+    return _Placed(_with_tools(pin, offer), checked, offer, "present")
+
+
+def _build(
+    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
+) -> _Placed:
+    home, ecosystem = site.workspace.home, ECOSYSTEMS[pin.kind]
+    staging = store.stage(home, pin.name)
+    try:
+        ecosystem.install(pin, staging, site.bench)
+        if not pin.entry:
+            executable = server.executable or (known.executable if known else None)
+            pin = replace(pin, entry=ecosystem.find_entry(pin.package, executable, staging))
+        record = _record(pin, ecosystem.argv(pin, staging, site.bench), staging, site)
+        record, offer = _try(record, staging, wanted, server, known, site)
+        store.publish(home, staging, record, pin.folder)
+    finally:
+        store.discard(staging)
+    return _Placed(_with_tools(pin, offer), record, offer)
+
+
+def _record(pin: Pin, command: tuple[str, ...], staging: Path, site: Site) -> Record:
+    return Record(
+        name=pin.name,
+        kind=pin.kind,
+        package=pin.package,
+        version=pin.version,
+        integrity=pin.integrity,
+        digest=pin.graph_digest,
+        command=store.portable(command, staging, site.workspace.home),
+        args=pin.args,
+        env=pin.env,
+        required_env=pin.required_env,
+        env_one_of=pin.env_one_of,
+        title=pin.title,
+    )
+
+
+def _try(
+    record: Record,
+    folder: Path,
+    wanted: Manifest,
+    server: ServerEntry,
+    known: PackageChoice | None,
+    site: Site,
+) -> tuple[Record, Offered | None]:
+    if not site.start:
+        return replace(record, unchecked_reason="not started, as asked"), None
+    try:
+        spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
+    except StartFailed as error:
+        return replace(record, unchecked_reason=error.message), None
+    site.bench.progress(f"starting `{record.name}` once")
+    return trial.start_once(
+        record,
+        spec,
+        site.check,
+        trial.lacking(server, known),
+    )
+
+
+def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
+    if offer is None:
+        return pin
+    hashes = {tool.name: tool for tool in map(lockfile.definition_hashes, offer.tools)}
+    return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
+
+
+def _as_wanted(
+    wanted: Manifest, choice: Choice, request: Request, name: str, given: Given
+) -> ServerEntry:
+    """Return the manifest's entry as it will stand after this install."""
+    server = wanted.servers.get(name)
+    if server is None:
+        if not manifest.is_server_name(name):
+            raise UsageError(
+                f"`{name}` cannot name a server", hint="use lower-case letters, digits and dashes"
+            )
+        server = ServerEntry(name=name, package=choice.source)
+    elif server.package != choice.source:
+        raise UsageError(
+            f"`{name}` already names `{server.package or 'another server'}` in `octave.toml`",
+            hint=f"octave install {request.text} --as OTHER-NAME",
+        )
+    return replace(
+        server,
+        version=choice.version_range if choice.version_range != "*" else server.version,
+        args=request.args or server.args,
+        env={**server.env, **given.values},
+        executable=request.executable or server.executable,
+    )
+
+
+def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, object]:
+    """Return the keys of the manifest's table that this install sets."""
+    table: dict[str, object] = {"package": server.package}
+    if server.version != "*":
+        table["version"] = server.version
+    if request.args:
+        table["args"] = list(request.args)
+    if request.executable:
+        table["bin"] = request.executable
+    if given.values:
+        table["env"] = dict(server.env)
+    return table
+
+
+def _write_down(site: Site, placed: _Placed, table: Mapping[str, object] | None) -> None:
+    workspace, pin = site.workspace, placed.pin
+    with ledger.changing(workspace):
+        if table is not None:
+            manifest.add_server(workspace.manifest, pin.name, table)
+            workspaces.trust(workspace, manifest.load(workspace.manifest))
+        pins = lockfile.read(workspace.lockfile).pins
+        ledger.write_pins(workspace, {**pins, pin.name: pin})
+    _keep_offered(site, placed)
+
+
+def _keep_offered(site: Site, placed: _Placed) -> None:
+    if placed.offered is not None:
+        site.workspace.prepare()
+        path = site.workspace.catalogue(placed.pin.name)
+        offered.save(path, placed.offered, placed.pin.version, placed.pin.graph_digest)
+
+
+@contextlib.contextmanager
+def _stored(secrets: Secrets, given: Given) -> Iterator[None]:
+    """Keep the given secrets if what follows succeeds, else what was stored before."""
+    before = {key: secrets.get(key) for key in given.secrets}
+    for key, value in given.secrets.items():
+        secrets.set(key, value)
+    try:
+        yield
+    except BaseException:
+        for key, old in before.items():
+            if old is None:
+                secrets.remove(key)
+            else:
+                secrets.set(key, old)
+        raise
+
+
+def _outcome(placed: _Placed) -> Outcome:
+    record = placed.record
+    warning = (
+        "" if record.checked else f"`{record.name}` was not checked: {record.unchecked_reason}"
+    )
+    return Outcome(
+        record.name, placed.status, record.version, record.checked, record.tools, warning
+    )

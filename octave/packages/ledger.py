@@ -1,0 +1,70 @@
+"""Manifest and lockfile change together, under one lock, and the home remembers the result."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+
+from octave.errors import LockStale
+from octave.home import Workspace
+from octave.packages import lockfile, manifest, store, workspaces
+from octave.packages.lockfile import Lock, Pin
+from octave.packages.manifest import Manifest
+from octave.packages.resolve import answers
+
+
+@contextlib.contextmanager
+def changing(workspace: Workspace) -> Iterator[None]:
+    """Hold the lock of this workspace's manifest and lockfile; held for moments only."""
+    digest = hashlib.sha256(str(workspace.manifest).encode()).hexdigest()[:12]
+    with store.locked(workspace.home, f"manifest.{digest}"):
+        yield
+
+
+def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
+    """Write the lockfile with `pins` and the hash of the manifest as it stands.
+
+    The caller holds `changing`.
+    """
+    servers_hash = manifest.load(workspace.manifest).servers_hash
+    lockfile.write(workspace.lockfile, Lock(servers_hash, pins))
+    remember(workspace)
+
+
+def remember(workspace: Workspace) -> None:
+    """Note in the home which installed folder each locked name means."""
+    pins = lockfile.read(workspace.lockfile).pins
+    workspaces.remember(workspace, {name: pin.folder for name, pin in pins.items()})
+
+
+def prune(workspace: Workspace) -> None:
+    """Drop the pins of servers the manifest no longer names."""
+    with changing(workspace):
+        wanted = manifest.load(workspace.manifest)
+        pins = lockfile.read(workspace.lockfile).pins
+        if pins:
+            write_pins(workspace, {name: pins[name] for name in pins if name in wanted.servers})
+
+
+def require_fresh(wanted: Manifest, lock: Lock) -> None:
+    """Refuse a lockfile that does not answer exactly what the manifest asks.
+
+    Raises:
+        LockStale: `details["differences"]` says what differs, a sentence each.
+    """
+    packages = {s.name: s for s in wanted.servers.values() if s.package is not None}
+    differences = [
+        f"`{name}` is not locked as `octave.toml` wants it"
+        for name, server in packages.items()
+        if not answers(lock.pins.get(name), server)
+    ]
+    differences += [
+        f"`{name}` is locked but not wanted" for name in lock.pins if name not in packages
+    ]
+    if not differences and packages and lock.manifest_hash != wanted.servers_hash:
+        differences.append("`octave.toml` was changed since `octave.lock` was written")
+    if differences:
+        raise LockStale(
+            f"`octave.lock` is stale: {'; '.join(differences)}",
+            hint="run `octave install`, and commit `octave.lock`",
+            details={"differences": differences},
+        )

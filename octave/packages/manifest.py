@@ -1,0 +1,375 @@
+"""octave.toml: what the user wants.
+
+Read once into frozen values; whatever is wrong is one `ManifestError` with file, line, column and
+the nearest valid name. Edits change the text itself and leave every other byte as it was.
+"""
+
+import hashlib
+import json
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from octave.errors import ManifestError
+from octave.home import atomic_write
+from octave.packages.names import (
+    check_constraint,
+    check_header,
+    check_range,
+    check_server_name,
+    check_variable,
+    is_server_name,
+    split_package,
+)
+from octave.packages.toml_edit import drop, set_keys
+from octave.packages.toml_text import key_text, locate, position, syntax_place
+from octave.settings import (
+    Convert,
+    Reference,
+    Settings,
+    Value,
+    WrongValue,
+    array,
+    boolean,
+    choice,
+    duration,
+    read_settings,
+    read_table,
+    size,
+    table,
+    value,
+    word,
+)
+
+__all__ = [
+    "Manifest",
+    "Reference",
+    "ServerEntry",
+    "Value",
+    "add_server",
+    "is_server_name",
+    "load",
+    "remove_server",
+]
+
+_NEW = """# What Octave installs and runs. Edit it freely: comments and layout are kept.
+"""
+_NEW_MODE = 0o644
+"""Meant to be committed and read by others; the home's own lies in a folder of mode 0700."""
+_BYTE_ORDER_MARK = "\ufeff"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEntry:
+    """One [servers.NAME] table: exactly one of package, command and url is set."""
+
+    name: str
+    package: str | None = None
+    """`npm:NAME` or `pypi:NAME[EXTRA,...]`."""
+    version: str = "*"
+    constraints: tuple[str, ...] = ()
+    args: tuple[Value, ...] = ()
+    env: Mapping[str, Value] = field(default_factory=dict)
+    pass_env: tuple[str, ...] = ()
+    auto_start: bool = False
+    auto_restart: bool = True
+    idle_timeout_s: float | Literal["runtime"] | None = "runtime"
+    """`runtime`: as the settings say; None: keep it running, the default with `auto_start`."""
+    instance: Literal["auto", "shared", "session"] = "auto"
+    memory_limit_bytes: int | None = None
+    tools_allow: tuple[str, ...] = ()
+    tools_deny: tuple[str, ...] = ()
+    enabled: bool = True
+    command: tuple[Value, ...] | None = None
+    cwd: str | None = None
+    """As written; relative paths count from the manifest's folder."""
+    url: str | None = None
+    headers: Mapping[str, Value] = field(default_factory=dict)
+    executable: str | None = None
+    """Which of the package's executables; the key `bin`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one octave.toml says."""
+
+    path: Path
+    settings: Settings
+    servers: Mapping[str, ServerEntry]
+    profiles: Mapping[str, tuple[str, ...]]
+    """Name -> names of servers."""
+    registries: Mapping[str, str]
+    """Name -> address, in order."""
+    servers_hash: str
+    """Of what determines the pins: `sha256:` and 64 hex digits, the lockfile's manifest-hash."""
+    trust_hash: str
+    """Of all that starts something or leads to a secret: what `octave trust` consents to."""
+
+
+def _url(value: object) -> str:
+    text = word(value)
+    if not re.fullmatch(r"https?://[^\s/?#@]+(?:[/?#]\S*)?", text):
+        raise ValueError(f'"{text}" is not an address such as "https://mcp.example.com/mcp"')
+    return text
+
+
+def _command(value: object) -> tuple[Value, ...]:
+    words: tuple[Value, ...] = array(_VALUE)(value)
+    if not words or words[0] == "":
+        raise WrongValue("{} must name a program")
+    return words
+
+
+def _header_value(item: object) -> Value:
+    text = _VALUE(item)
+    if isinstance(text, str) and not (text.isprintable() and text.isascii()):
+        raise WrongValue("{} must be printable ASCII")
+    return text
+
+
+def _package(value: object) -> str:
+    text = word(value)
+    split_package(text)
+    return text
+
+
+def _tools(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    fields = read_table(value, {"allow": ("allow", array(word)), "deny": ("deny", array(word))})
+    return fields.get("allow", ()), fields.get("deny", ())
+
+
+def _words(check: Callable[[str], str]) -> Convert:
+    return array(lambda item: check(word(item)))
+
+
+_VALUE = value
+_SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
+    "package": ("package", _package),
+    "version": ("version", word),
+    "constraints": ("constraints", _words(check_constraint)),
+    "bin": ("executable", word),
+    "args": ("args", array(value)),
+    "env": ("env", table(check_variable, value)),
+    "pass_env": ("pass_env", _words(check_variable)),
+    "auto_start": ("auto_start", boolean),
+    "auto_restart": ("auto_restart", boolean),
+    "idle_timeout": ("idle_timeout_s", duration),
+    "instance": ("instance", choice("auto", "shared", "session")),
+    "memory_limit": ("memory_limit_bytes", size),
+    "tools": ("tools", _tools),
+    "enabled": ("enabled", boolean),
+    "command": ("command", _command),
+    "cwd": ("cwd", word),
+    "url": ("url", _url),
+    "headers": ("headers", table(check_header, _header_value)),
+}
+_SOURCES = ("package", "command", "url")
+_BELONGS: Mapping[str, str] = {
+    "version": "package",
+    "constraints": "package",
+    "bin": "package",
+    "headers": "url",
+}
+"""Keys that mean something beside one source only."""
+
+
+def _entry(name: str, raw: object) -> ServerEntry:
+    fields = read_table(raw, _SERVER_KEYS)
+    assert isinstance(raw, dict)
+    sources = [source for source in _SOURCES if source in raw]
+    if len(sources) != 1:
+        found = f"has {' and '.join(sources)}" if sources else "has none of them"
+        raise WrongValue(f"{{}} needs exactly one of {', '.join(_SOURCES)}; it {found}")
+    for key, source in _BELONGS.items():
+        if key in raw and source not in raw:
+            raise WrongValue(f"{{}} goes with {source}, not with {sources[0]}", (key,))
+    if "version" in fields and "package" in fields:
+        try:
+            check_range(split_package(fields["package"])[0], fields["version"])
+        except ValueError as error:
+            raise WrongValue(f"{{}}: {error}", ("version",)) from None
+    fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
+    if fields.get("auto_start"):
+        fields.setdefault("idle_timeout_s", None)
+    return ServerEntry(name, **fields)
+
+
+def _servers(raw: object) -> dict[str, ServerEntry]:
+    keys = {name: (name, _entry_reader(name)) for name in raw} if isinstance(raw, dict) else {}
+    return read_table(raw, keys)
+
+
+def _entry_reader(name: str) -> Convert:
+    def convert(raw: object) -> ServerEntry:
+        return _entry(check_server_name(name), raw)
+
+    return convert
+
+
+def _profile(raw: object) -> tuple[str, ...]:
+    servers = read_table(raw, {"servers": ("servers", _words(check_server_name))})
+    if not servers:
+        raise WrongValue("{} needs the key `servers`")
+    return tuple(servers["servers"])
+
+
+def _registry(raw: object) -> str:
+    address = read_table(raw, {"url": ("url", _url)})
+    if not address:
+        raise WrongValue("{} needs the key `url`")
+    return str(address["url"])
+
+
+_TOP_KEYS: Mapping[str, tuple[str, Convert]] = {
+    "runtime": ("settings", read_settings),
+    "servers": ("servers", _servers),
+    "profiles": ("profiles", table(check_server_name, _profile)),
+    "registries": ("registries", table(check_server_name, _registry)),
+}
+
+
+def load(path: Path) -> Manifest:
+    """Return what the manifest at `path` says; a missing file says nothing.
+
+    Raises:
+        ManifestError: it cannot be read, or holds something it cannot hold.
+    """
+    return _parse(path, _read(path) or "")
+
+
+def _parse(path: Path, text: str) -> Manifest:
+    raw = _decode(path, text.removeprefix(_BYTE_ORDER_MARK))
+    try:
+        fields = read_table(raw, _TOP_KEYS)
+    except WrongValue as error:
+        try:
+            line, column = locate(text.removeprefix(_BYTE_ORDER_MARK), error.path)
+        except RecursionError:
+            line, column = 1, 1
+        message = error.text.replace("{}", _subject(error.path), 1)
+        raise _problem(path, line, column, message) from None
+    servers = fields.get("servers", {})
+    return Manifest(
+        path=path,
+        settings=fields.get("settings", Settings()),
+        servers=servers,
+        profiles=fields.get("profiles", {}),
+        registries=fields.get("registries", {}),
+        servers_hash=_hash({name: _pinning(raw["servers"][name]) for name in servers}),
+        trust_hash=_hash([raw.get("servers", {}), raw.get("runtime", {}).get("token")]),
+    )
+
+
+def _pinning(raw: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("package", "version", "constraints", "bin", "command", "url")
+    defaults = {"version": "*", "constraints": []}
+    return {key: raw[key] for key in keys if key in raw and raw[key] != defaults.get(key)}
+
+
+def _hash(found: object) -> str:
+    canonical = json.dumps(found, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        # Opening a pipe would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _problem(path, 1, 1, "it is not a file")
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise _problem(path, 1, 1, f"it cannot be read: {reason}") from error
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        line, column = position(before, len(before))
+        raise _problem(path, line, column, "it is not UTF-8 text") from None
+
+
+def _decode(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise _problem(path, 1, 1, "it is nested too deeply") from None
+    except ValueError as error:
+        message, line, column = syntax_place(error, text)
+        raise _problem(path, line, column, f"it is not TOML: {message}") from None
+
+
+def _problem(path: Path, line: int, column: int, message: str) -> ManifestError:
+    return ManifestError(
+        f"`{path.name}` line {line}, column {column}: {message}",
+        hint=f"edit `{path}`",
+        details={"path": str(path), "line": line, "column": column},
+    )
+
+
+def _subject(path: tuple[str | int, ...]) -> str:
+    depth = 1 if path[:1] == ("runtime",) else 2 if path[:1] and path[0] in _TOP_KEYS else 0
+    shown = [key_text(key) if isinstance(key, str) else f"{key}" for key in path]
+    head = f"[{'.'.join(shown[:depth])}]"
+    if len(path) <= depth:
+        return head if depth else "the file"
+    rest = ".".join(shown[depth:])
+    return f"`{rest}` in {head}" if depth else f"`{rest}`"
+
+
+def add_server(path: Path, name: str, entry: Mapping[str, object]) -> None:
+    """Write the keys of `entry` into [servers.NAME], and nothing else into the file.
+
+    The values of `entry` are strings, booleans, integers, references, and lists and mappings of
+    them. A missing file is created; keys of an existing table are replaced, its others stay. The
+    caller holds the lock that keeps other writers away.
+
+    Raises:
+        ManifestError: the manifest was wrong before, or would be with this entry.
+        OSError: it cannot be written.
+    """
+    check_server_name(name)
+    before = _read(path)
+    text = _NEW if before is None else before
+    _parse(path, text)
+    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
+    plain = {key: _plain(item) for key, item in entry.items()}
+    after = mark + set_keys(text.removeprefix(mark), ("servers", name), plain)
+    _parse(path, after)
+    _write(path, after)
+
+
+def _plain(item: object) -> object:
+    """Return `item` with its references as the tables they are written as."""
+    if isinstance(item, Reference):
+        return {item.kind: item.key}
+    if isinstance(item, Mapping):
+        return {key: _plain(inner) for key, inner in item.items()}
+    return [_plain(inner) for inner in item] if isinstance(item, list | tuple) else item
+
+
+def remove_server(path: Path, name: str) -> bool:
+    """Remove [servers.NAME] and tell whether it was there; comments around it stay.
+
+    Raises:
+        ManifestError: the manifest was wrong before.
+        OSError: it cannot be written.
+    """
+    text = _read(path) or ""
+    if name not in _parse(path, text).servers:
+        return False
+    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
+    after = mark + drop(text.removeprefix(mark), ("servers", name))
+    _parse(path, after)
+    _write(path, after)
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _NEW_MODE
+    atomic_write(path, text.encode(), mode)

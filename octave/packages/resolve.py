@@ -1,0 +1,165 @@
+"""From what a person asked for to a `Pin`: which package is meant, then exactly which bytes."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from octave.errors import UsageError
+from octave.packages.ecosystems import ECOSYSTEMS
+from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.lockfile import Pin
+from octave.packages.manifest import ServerEntry
+from octave.packages.names import check_range, is_server_name, split_package
+from octave.packages.registry import Entry, PackageChoice, Registry
+
+_WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which package a request means, and what the registry knows about it."""
+
+    request: str
+    """As it was typed, without the range."""
+    name: str
+    """The server's name in the manifest, unless the user chose another."""
+    kind: str
+    package: str
+    version_range: str
+    entry: Entry | None = None
+    """None for a package the registry does not know."""
+    known: PackageChoice | None = None
+
+    @property
+    def source(self) -> str:
+        """The manifest's `package` value."""
+        return f"{self.kind}:{self.package}"
+
+
+def choose(text: str, registry: Registry) -> Choice:
+    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`.
+
+    Raises:
+        UsageError: the text names no package.
+        ServerNotFound: the registry has no such name; the hint has near ones.
+        InstallFailed: the registry offers nothing that can be installed here.
+    """
+    if ":" in text:
+        kind, package, version_range = _package_and_range(text)
+        return _of_package(text, kind, package, version_range, registry)
+    name, version_range = _split_range(text)
+    entry = registry.get(name)
+    known = entry.preferred()
+    _check_range(known.kind, version_range)
+    return Choice(name, entry.short_name, known.kind, known.identifier, version_range, entry, known)
+
+
+def of_manifest(server: ServerEntry, registry: Registry) -> Choice:
+    """Return what the manifest's entry asks for; it must have a `package`."""
+    kind, package = split_package(server.package or "")
+    found = _of_package(server.name, kind, package, server.version, registry)
+    return replace(found, name=server.name)
+
+
+def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> Pin:
+    """Resolve `choice` to the last byte, within what the manifest's `server` allows.
+
+    Raises:
+        PackageNotFound, VersionNotFound, Ambiguous, RegistryUnreachable, InstallFailed.
+    """
+    known = choice.known
+    constraints = (*(known.constraints if known else ()), *server.constraints)
+    executable = server.executable or (known.executable if known else None)
+    resolved = ECOSYSTEMS[choice.kind].resolve(
+        Wanted(
+            package=choice.package,
+            version_range=choice.version_range,
+            constraints=constraints,
+            executable=executable,
+            requires=known.requires if known else {},
+        ),
+        staging,
+        bench,
+    )
+    for note in resolved.notes:
+        bench.note(note)
+    return Pin(
+        name=server.name,
+        request=f"{choice.source}@{choice.version_range}",
+        kind=choice.kind,
+        package=choice.package,
+        version=resolved.version,
+        integrity=resolved.integrity,
+        graph=resolved.graph,
+        registry_name=choice.entry.name if choice.entry else "",
+        title=choice.entry.title if choice.entry else "",
+        entry=resolved.entry,
+        args=known.fixed_args() if known else (),
+        env=dict(known.default_env) if known else {},
+        required_env=known.required_env if known else (),
+        env_one_of=known.env_one_of if known else (),
+        network="start" if known and known.network == "start" else "",
+        constraints=tuple(constraints),
+        requires=dict(resolved.requires),
+        toolchain=dict(resolved.toolchain),
+    )
+
+
+def answers(pin: Pin | None, server: ServerEntry) -> bool:
+    """Whether `pin` is the answer to what the manifest's `server` asks for."""
+    return (
+        pin is not None
+        and pin.request == f"{server.package}@{server.version}"
+        and set(server.constraints) <= set(pin.constraints)
+    )
+
+
+def short_name(package: str) -> str:
+    """Return a server name made from a package's name: `@x/server-memory` gives `memory`."""
+    bare = re.sub(r"\[.*", "", package).rpartition("/")[2].lower()
+    bare = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
+    plain = _WRAPPING.sub("", _WRAPPING.sub("", bare)) or bare
+    return plain[:40].rstrip("-")
+
+
+def _of_package(
+    request: str, kind: str, package: str, version_range: str, registry: Registry
+) -> Choice:
+    entry = registry.find_package(kind, package)
+    known = entry.package(kind, package) if entry else None
+    name = entry.short_name if entry else short_name(package)
+    if not is_server_name(name):
+        raise UsageError(
+            f"`{request}` gives no usable server name", hint="choose one with `--as NAME`"
+        )
+    return Choice(request, name, kind, package, version_range, entry, known)
+
+
+def _package_and_range(text: str) -> tuple[str, str, str]:
+    source, version_range = _split_range(text)
+    try:
+        kind, package = split_package(source)
+    except ValueError as error:
+        raise UsageError(
+            f"`{text}` names no package: {error}",
+            hint="use a registry name, `npm:PACKAGE[@VERSION]` or `pypi:PACKAGE[@VERSION]`",
+        ) from error
+    _check_range(kind, version_range)
+    return kind, package, version_range
+
+
+def _check_range(kind: str, version_range: str) -> None:
+    try:
+        check_range("npm" if kind == "npm" else "pypi", version_range)
+    except ValueError as error:
+        raise UsageError(f"no such version can be asked for: {error}") from error
+
+
+def _split_range(text: str) -> tuple[str, str]:
+    # An npm scope begins with `@` right after the kind; the range follows the last one.
+    name, at, version_range = text.rpartition("@")
+    if at and name and not name.endswith(":"):
+        return name, version_range or "*"
+    # PyPI's own way of writing it, `name==1`, is understood too.
+    found = re.match(r"([^=<>!~]+?) *([=<>!~].*)", text)
+    return (found[1], found[2]) if found else (text, "*")

@@ -1,0 +1,205 @@
+"""Build the LaunchSpecs of a workspace from its manifest and the records of what is installed.
+
+Reads no lockfile and resolves nothing: what is missing becomes a spec with a `problem`.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from octave.errors import OctaveError, StartFailed
+from octave.home import Workspace, private_folder
+from octave.packages import manifest, store, workspaces
+from octave.packages.launch import LaunchSpec, Policy
+from octave.packages.manifest import Manifest, ServerEntry, Value
+from octave.packages.secrets import Secrets, resolve
+from octave.packages.store import Record
+
+PASSED = frozenset(
+    (
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "PATH",
+        "SHELL",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "NODE_EXTRA_CA_CERTS",
+    )
+)
+PASSED_PREFIXES = ("LC_", "XDG_", "SSL_CERT_")
+"""What every server gets of the runtime's environment; all else it must be given by name."""
+
+
+def launch_specs(workspace: Workspace, environ: Mapping[str, str]) -> list[LaunchSpec]:
+    """Return a spec for each enabled server of the manifest, in its order.
+
+    Raises:
+        ManifestError: it cannot be read.
+        NotTrusted: it lies outside the home and was not trusted as it is now.
+    """
+    wanted = manifest.load(workspace.manifest)
+    workspaces.require_trust(workspace, wanted)
+    installed = workspaces.installed(workspace)
+    return [
+        _spec(workspace, wanted, server, installed.get(server.name), environ)
+        for server in wanted.servers.values()
+        if server.enabled
+    ]
+
+
+def spec_of_record(
+    workspace: Workspace,
+    wanted: Manifest,
+    server: ServerEntry,
+    record: Record,
+    folder: Path,
+    environ: Mapping[str, str],
+) -> LaunchSpec:
+    """Return the spec that starts what lies in `folder` as `record` says, for `server`."""
+    data = str(workspace.data(server.name))
+    fixed = tuple(word.replace("{data}", data) for word in record.args)
+    resolver = _Resolver(workspace, environ)
+    return LaunchSpec(
+        name=server.name,
+        argv=(
+            *store.absolute(record.command, folder, workspace.home),
+            *fixed,
+            *(resolver.value(value) for value in server.args),
+        ),
+        cwd=_cwd(workspace, server),
+        environment=_environment(workspace, server, record, environ),
+        version=record.version,
+        digest=record.digest,
+        title=record.title or server.name,
+        policy=policy_of(wanted, server),
+    )
+
+
+def policy_of(wanted: Manifest, server: ServerEntry) -> Policy:
+    """Return how the manifest wants `server` to be looked after."""
+    settings = wanted.settings
+    idle_timeout_s: float | None
+    if server.idle_timeout_s == "runtime":
+        idle_timeout_s = None if server.auto_start else settings.idle_timeout_s
+    else:
+        idle_timeout_s = server.idle_timeout_s
+    return Policy(
+        auto_start=server.auto_start,
+        auto_restart=server.auto_restart,
+        idle_timeout_s=idle_timeout_s,
+        start_timeout_s=settings.start_timeout_s,
+        call_timeout_s=settings.call_timeout_s,
+        call_timeout_max_s=settings.call_timeout_max_s,
+        max_message_bytes=settings.max_message_bytes,
+    )
+
+
+def missing_variables(record: Record, environment: Mapping[str, str]) -> list[str]:
+    """Return what of the variables the server needs is not set; a choice as `A or B`."""
+    missing = [name for name in record.required_env if not environment.get(name)]
+    groups = record.env_one_of
+    if groups and not any(all(environment.get(name) for name in group) for group in groups):
+        missing.append(" or ".join(" with ".join(group) for group in groups))
+    return missing
+
+
+def _spec(
+    workspace: Workspace,
+    wanted: Manifest,
+    server: ServerEntry,
+    folder: str | None,
+    environ: Mapping[str, str],
+) -> LaunchSpec:
+    try:
+        if server.command is not None:
+            return _own_command(workspace, wanted, server, environ)
+        if server.url is not None:
+            raise StartFailed(
+                f"`{server.name}` is a remote server, and this version runs local ones only"
+            )
+        record = store.find(workspace.home, server.name, folder) if folder else None
+        if record is None or folder is None:
+            raise StartFailed(
+                f"`{server.name}` is in `{workspace.manifest.name}` but not installed",
+                hint="octave install",
+            )
+        place = workspace.home.servers / server.name / folder
+        return spec_of_record(workspace, wanted, server, record, place, environ)
+    except OctaveError as problem:
+        return LaunchSpec(
+            name=server.name,
+            argv=(),
+            cwd=workspace.manifest.parent,
+            environment=dict,
+            title=server.name,
+            policy=policy_of(wanted, server),
+            problem=problem,
+        )
+
+
+def _own_command(
+    workspace: Workspace, wanted: Manifest, server: ServerEntry, environ: Mapping[str, str]
+) -> LaunchSpec:
+    resolver = _Resolver(workspace, environ)
+    words = tuple(resolver.value(value) for value in server.command or ())
+    return LaunchSpec(
+        name=server.name,
+        argv=(*words, *(resolver.value(value) for value in server.args)),
+        cwd=_cwd(workspace, server),
+        environment=_environment(workspace, server, None, environ),
+        title=server.name,
+        policy=policy_of(wanted, server),
+    )
+
+
+class _Resolver:
+    """Resolve the manifest's values for one workspace."""
+
+    def __init__(self, workspace: Workspace, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._secrets = Secrets(workspace.home)
+        self._base = workspace.manifest.parent
+
+    def value(self, value: Value) -> str:
+        return resolve(value, self._environ, self._secrets, self._base)
+
+
+def _cwd(workspace: Workspace, server: ServerEntry) -> Path:
+    if server.cwd is not None:
+        return workspace.manifest.parent / Path(server.cwd).expanduser()
+    return private_folder(workspace.data(server.name))
+
+
+def _environment(
+    workspace: Workspace, server: ServerEntry, record: Record | None, environ: Mapping[str, str]
+) -> Callable[[], dict[str, str]]:
+    def environment() -> dict[str, str]:
+        data = str(private_folder(workspace.data(server.name)))
+        resolver = _Resolver(workspace, environ)
+        found = {
+            name: value
+            for name, value in environ.items()
+            if name in PASSED or name.startswith(PASSED_PREFIXES) or name in server.pass_env
+        }
+        if record is not None:
+            found |= {name: value.replace("{data}", data) for name, value in record.env.items()}
+        found |= {name: resolver.value(value) for name, value in server.env.items()}
+        missing = missing_variables(record, found) if record is not None else []
+        if missing:
+            raise StartFailed(
+                f"`{server.name}` needs {', '.join(f'`{name}`' for name in missing)}",
+                hint=f"octave install {server.name} -e {missing[0].split()[0]}",
+                details={"missing": missing},
+            )
+        return found
+
+    return environment

@@ -1,0 +1,192 @@
+"""Installed versions on disk: staged, verified, renamed into place, found again by their record.
+
+An installed version is a folder `servers/NAME/VERSION-DIGEST8/` with a `record.json` in it. The
+record is the last file written before the rename, so whatever a crash leaves behind is litter in
+`staging/`, never half an installation.
+"""
+
+import contextlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from octave.errors import Locked
+from octave.home import Home, atomic_write, private_folder
+
+FORMAT = 1
+RECORD = "record.json"
+LOCK_WAIT_S = 1200.0
+"""Longer than the slowest install seen (a compiling one took 371 s), shorter than for ever."""
+LOCK_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What lies in an installed version's folder, and all that starting it takes.
+
+    Paths inside the version's folder begin with `{folder}`, those inside the home with `{home}`:
+    a home that was moved still works.
+    """
+
+    name: str
+    kind: str
+    package: str
+    version: str
+    integrity: str
+    digest: str
+    """`Pin.graph_digest`."""
+    command: tuple[str, ...]
+    """Interpreter and entry file."""
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    required_env: tuple[str, ...] = ()
+    env_one_of: tuple[tuple[str, ...], ...] = ()
+    title: str = ""
+    tools: int | None = None
+    """How many it listed at its start test; None when there was none."""
+    checked: bool = False
+    """Whether it was started once, answered the handshake and listed its tools."""
+    unchecked_reason: str = ""
+
+
+@contextlib.contextmanager
+def locked(
+    home: Home, name: str, waiting: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
+    """Hold the lock of server `name`; wait for another process that installs it.
+
+    Raises:
+        Locked: it was not free within 20 minutes.
+    """
+    private_folder(home.locks)
+    lock = FileLock(home.locks / f"{name}.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting(f"waiting for another installation of `{name}`")
+        try:
+            lock.acquire(timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S)
+        except Timeout as error:
+            raise Locked(
+                f"another process has been installing `{name}` for {LOCK_WAIT_S / 60:.0f} minutes",
+                hint="end that process, then try again",
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def stage(home: Home, name: str) -> Path:
+    """Return a fresh empty folder to build `name` in; litter of its dead predecessors goes.
+
+    The caller holds the lock of `name`: whatever is staged for it belongs to nobody alive.
+    """
+    room = private_folder(home.staging / name)
+    for litter in room.iterdir():
+        shutil.rmtree(litter, ignore_errors=True)
+    return private_folder(room / secrets.token_hex(4))
+
+
+def discard(staging: Path) -> None:
+    """Remove a staging folder; what cannot be removed is swept by the next `stage`."""
+    shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        staging.parent.rmdir()
+
+
+def portable(words: tuple[str, ...], folder: Path, home: Home) -> tuple[str, ...]:
+    """Return `words` with the paths of `folder` and `home` replaced by their placeholders."""
+    names = {f"{folder}/": "{folder}/", f"{home.root}/": "{home}/"}
+
+    def shorten(word: str) -> str:
+        for prefix, name in names.items():
+            if word.startswith(prefix):
+                return name + word.removeprefix(prefix)
+        return word
+
+    return tuple(map(shorten, words))
+
+
+def absolute(words: tuple[str, ...], folder: Path, home: Home) -> tuple[str, ...]:
+    """Undo `portable` for the place where the version lies now."""
+    names = {"{folder}/": f"{folder}/", "{home}/": f"{home.root}/"}
+
+    def lengthen(word: str) -> str:
+        for name, prefix in names.items():
+            if word.startswith(name):
+                return prefix + word.removeprefix(name)
+        return word
+
+    return tuple(map(lengthen, words))
+
+
+def publish(home: Home, staging: Path, record: Record, folder: str) -> Path:
+    """Write the record into `staging` and rename it into place; return where it lies now."""
+    content = {"format": FORMAT, **asdict(record)}
+    atomic_write(staging / RECORD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    final = private_folder(home.servers / record.name) / folder
+    if final.exists():
+        remove(home, record.name, folder)
+    staging.rename(final)
+    discard(staging)
+    return final
+
+
+def rewrite(home: Home, record: Record, folder: str) -> None:
+    """Replace the record of an installed version."""
+    _write(home.servers / record.name / folder, record)
+
+
+def _write(folder: Path, record: Record) -> None:
+    content = {"format": FORMAT, **asdict(record)}
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    atomic_write(folder / RECORD, text.encode())
+
+
+def find(home: Home, name: str, folder: str) -> Record | None:
+    """Return the record of an installed version; None when it is not, or not wholly, there."""
+    try:
+        found = json.loads((home.servers / name / folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+        return None
+    try:
+        return _parse(found)
+    except (KeyError, TypeError):
+        return None
+
+
+def _parse(found: dict[str, Any]) -> Record:
+    # A member this version does not know makes the constructor refuse: such a record is not ours.
+    for key in ("command", "args", "required_env"):
+        found[key] = tuple(found[key])
+    found["env_one_of"] = tuple(map(tuple, found["env_one_of"]))
+    return Record(**found)
+
+
+def versions(home: Home, name: str) -> tuple[str, ...]:
+    """Return the folder names of the whole versions of `name` that lie on disk, sorted."""
+    try:
+        folders = sorted(path.name for path in (home.servers / name).iterdir())
+    except OSError:
+        return ()
+    return tuple(folder for folder in folders if find(home, name, folder) is not None)
+
+
+def remove(home: Home, name: str, folder: str) -> None:
+    """Remove an installed version: it is gone at once, its bytes a moment later."""
+    source = home.servers / name / folder
+    grave = private_folder(home.staging / name) / f"gone-{secrets.token_hex(4)}"
+    with contextlib.suppress(FileNotFoundError):
+        source.rename(grave)
+    discard(grave)
+    with contextlib.suppress(OSError):
+        source.parent.rmdir()

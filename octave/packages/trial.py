@@ -1,0 +1,115 @@
+"""Start a server once before it counts as installed, and judge a start that failed.
+
+Of real servers about half exit at once with code 1 when a variable is missing; others want an
+argument or the network first. Such a server is installed all the same, unchecked. One that
+crashes installs nothing. The tests' table of real messages is the definition.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from octave.errors import StartFailed
+from octave.packages.launch import LaunchSpec
+from octave.packages.manifest import ServerEntry
+from octave.packages.offered import Offered
+from octave.packages.registry import PackageChoice
+from octave.packages.store import Record
+
+_BROKEN = re.compile(
+    r"AttributeError|ImportError|ModuleNotFoundError|SyntaxError|NameError|TypeError"
+    r"|Cannot find module|ERR_MODULE_NOT_FOUND|ERR_DLOPEN_FAILED|ERR_REQUIRE_ESM"
+    r"|is not a function|symbol lookup error|cannot open shared object"
+)
+_ERROR = re.compile(r"\W*(?:error|fatal|usage)\b", re.IGNORECASE)
+_NETWORK = re.compile(
+    r"ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|getaddrinfo"
+    r"|fetch failed|Name or service not known|Temporary failure in name resolution|no such host"
+    r"|Connection refused|Network is unreachable|ConnectError|ConnectionError|dial tcp",
+    re.IGNORECASE,
+)
+_WANTS = re.compile(
+    r"usage:|missing|required|not set|not provided|not configured|not specified|must (?:be )?set"
+    r"|please (?:set|provide|specify)|provide (?:a|an|the|at least)|specify|environment variable"
+    r"|credential|api[ _-]?key|access[ _-]?token|unauthori[sz]ed|kubeconfig|no configuration"
+    r"|invalid configuration|config(?:uration)? file|(?-i:[A-Z][A-Z0-9]+_[A-Z0-9_]+)",
+    re.IGNORECASE,
+)
+
+
+def is_broken(error: StartFailed) -> bool:
+    """Whether the server's last words are those of a program that cannot work."""
+    return any(_BROKEN.search(line) for line in _last_words(error))
+
+
+def wanted_by(error: StartFailed) -> str | None:
+    """Return what the server asked for before it ended: its own words, or None.
+
+    Reads `error.details`: exitCode and stderrTail (lines). Only a process that ended by itself
+    can have asked for something; one that hung or was killed by a signal has not.
+    """
+    if not isinstance(error.details.get("exitCode"), int) or error.details.get("signal"):
+        return None
+    lines = _last_words(error)
+    # A usage text names many things; the line that says "error" names the one that is missing.
+    lines.sort(key=lambda line: _ERROR.match(line) is not None)
+    for pattern in (_NETWORK, _WANTS):
+        for line in reversed(lines):
+            if pattern.search(line):
+                return line[:300]
+    return None
+
+
+def _last_words(error: StartFailed) -> list[str]:
+    lines = [str(line).strip() for line in error.details.get("stderrTail") or []]
+    return [line for line in lines if line]
+
+
+def start_once(
+    record: Record,
+    spec: LaunchSpec,
+    check: Callable[[LaunchSpec], Offered],
+    lacking: str | None,
+) -> tuple[Record, Offered | None]:
+    """Start `spec` once; return the record with what came of it.
+
+    `lacking` is what the server is known to want and may not have here, as `lacking` says it.
+
+    Raises:
+        StartFailed: it is broken, not merely unconfigured.
+    """
+    try:
+        spec.environment()
+    except StartFailed as error:
+        return replace(record, unchecked_reason=error.message), None
+    try:
+        offer = check(spec)
+    except StartFailed as error:
+        said = wanted_by(error)
+        reason = lacking or (f"it says: {said}" if said else None)
+        if reason is None or is_broken(error):
+            raise StartFailed(
+                f"`{record.name}` {record.version} was not installed: {error.message}",
+                hint=error.hint,
+                details=error.details,
+            ) from error
+        return replace(record, unchecked_reason=reason), None
+    return replace(record, checked=True, unchecked_reason="", tools=len(offer.tools)), offer
+
+
+def lacking(server: ServerEntry, known: PackageChoice | None) -> str | None:
+    """Return what the registry knows the server to want and the manifest does not give, in words.
+
+    Required arguments first, then what must be there on the machine, then the network.
+    """
+    if known is None:
+        return None
+    needed = [
+        argument.name or argument.placeholder or "an argument"
+        for argument in known.required_arguments
+    ]
+    if needed and not server.args:
+        return f"it needs {', '.join(f'`{word}`' for word in needed)}; give it with `--arg`"
+    if known.needs_at_start:
+        return f"it needs {known.needs_at_start}"
+    return "it needs the network when it starts" if known.network == "start" else None

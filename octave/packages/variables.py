@@ -1,0 +1,119 @@
+"""Variables given at install: what goes into the manifest, and what goes to the secret store.
+
+A secret never comes from argv, where any process could read it, and never lands in the manifest,
+which is meant to be committed.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from octave.errors import MissingAnswer, UsageError
+from octave.packages.manifest import Reference, Value
+from octave.packages.registry import PackageChoice
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_LOOK = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|PRIVATE_KEY|CREDENTIAL", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the user gave for one server."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """For the manifest's `env`."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """For the secret store, by its keys `SERVER/VARIABLE`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Where values come from: words of `-e`, a file, the environment, or a person."""
+
+    words: tuple[str, ...] = ()
+    """`KEY` or `KEY=VALUE`."""
+    file: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ask: Callable[[str], str] | None = None
+    """Asks a person for the value of a variable, hidden; None when nobody can be asked."""
+
+
+def is_secret(name: str, known: PackageChoice | None) -> bool:
+    """Whether the registry calls `name` a secret; without its word, whether it looks like one."""
+    for variable in known.variables if known else ():
+        if variable.name == name:
+            return variable.secret
+    return _SECRET_LOOK.search(name) is not None
+
+
+def sort(
+    server: str, answers: Answers, known: PackageChoice | None, environ: Mapping[str, str]
+) -> Given:
+    """Return the values of `answers` for `server`, secrets apart from plain ones.
+
+    Raises:
+        UsageError: a malformed word, or a secret's value in argv.
+        MissingAnswer: a variable has no value here and nobody can be asked.
+    """
+    values: dict[str, str] = dict(answers.file)
+    for word in answers.words:
+        name, equals, value = word.partition("=")
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"`-e {word}` names no variable", hint="use `-e KEY` or `-e KEY=VALUE`"
+            )
+        if equals and is_secret(name, known):
+            raise UsageError(
+                f"`{name}` is a secret, and a command line can be read by others",
+                hint=f"export {name} and use `-e {name}`, or use `--env-file FILE`",
+            )
+        values[name] = value if equals else _value(name, answers, environ)
+    plain: dict[str, Value] = {}
+    secrets: dict[str, str] = {}
+    for name, text in values.items():
+        if is_secret(name, known):
+            key = f"{server}/{name}"
+            secrets[key] = text
+            plain[name] = Reference("secret", key)
+        else:
+            plain[name] = text
+    return Given(plain, secrets)
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """Read lines of `KEY=VALUE`; blank lines, `#` comments, `export ` and outer quotes are allowed.
+
+    Raises:
+        UsageError: the file cannot be read, or a line says something else (its number is named).
+    """
+    try:
+        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read `{path}`: {error}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.strip().removeprefix("export ")
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not equals or not _NAME.fullmatch(name.strip()):
+            raise UsageError(f"`{path}` line {number}: expected `KEY=VALUE`")
+        found[name.strip()] = _unquoted(value.strip())
+    return found
+
+
+def _value(name: str, answers: Answers, environ: Mapping[str, str]) -> str:
+    if name in environ:
+        return environ[name]
+    if answers.ask is not None:
+        return answers.ask(name)
+    raise MissingAnswer(
+        f"`{name}` is not set here, and nobody can be asked for it",
+        hint=f"export {name}, or use `--env-file FILE`",
+    )
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value

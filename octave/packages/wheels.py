@@ -1,0 +1,119 @@
+"""What lies in a virtual environment, read from the metadata of its wheels, and whether it holds.
+
+uv checks the hash of what it downloads but not what it copies out of its cache; a file that
+changed there arrives without a word. So every file is compared with the RECORD of its wheel
+(https://packaging.python.org/en/latest/specifications/recording-installed-packages/).
+"""
+
+import base64
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from octave.errors import InstallFailed, IntegrityFailed
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A folder wheels were installed into, and the packages it holds."""
+
+    folder: Path
+    packages: Mapping[str, Distribution]
+    """By normalised name."""
+
+    @classmethod
+    def at(cls, folder: Path) -> "Site":
+        """Return what lies in `folder`, a site-packages or the target of an installation."""
+        found = distributions(path=[str(folder)])
+        return cls(folder, {canonicalize_name(one.metadata["Name"]): one for one in found})
+
+    @classmethod
+    def of(cls, environment: Path) -> "Site":
+        """Return what the virtual environment in folder `environment` holds.
+
+        Raises:
+            InstallFailed: it is none.
+        """
+        found = sorted(environment.glob("lib/python3.*/site-packages"))
+        if len(found) != 1:
+            raise InstallFailed(
+                f"`{environment}` is not a virtual environment", hint="install the server anew"
+            )
+        return cls.at(found[0])
+
+    def console_scripts(self, package: str) -> list[str]:
+        """Return the names of the console scripts of `package`, sorted.
+
+        Raises:
+            InstallFailed: it is not here.
+        """
+        points = self._package(package).entry_points.select(group="console_scripts")
+        # A name that is a path would lead out of the environment.
+        return sorted(point.name for point in points if point.name == Path(point.name).name)
+
+    def requires_python(self, package: str) -> str | None:
+        """Return the range of Pythons that `package` itself names, a PEP 440 specifier.
+
+        Raises:
+            InstallFailed: it is not here.
+        """
+        found = self._package(package).metadata.get_all("Requires-Python")
+        return found[0] if found else None
+
+    def runs_on(self, minor: str) -> bool:
+        """Whether this belongs to an environment of that feature release of Python, `3.11`."""
+        return self.folder.parent.name == f"python{minor}"
+
+    def check_packages(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Compare what is here with locked rows; a row with a marker may be absent.
+
+        Raises:
+            IntegrityFailed: a package is missing, too much, or of another version.
+        """
+        locked = [(str(row["name"]), Version(str(row["version"])), "marker" in row) for row in rows]
+        here = {(name, Version(one.version)) for name, one in self.packages.items()}
+        known = {(name, version) for name, version, _ in locked}
+        needed = {(name, version) for name, version, optional in locked if not optional}
+        wrong = sorted(name for name, _ in (here - known) | (needed - here))
+        if wrong:
+            raise IntegrityFailed(
+                f"what was installed is not what is locked: `{'`, `'.join(wrong)}`",
+                hint="remove the server from `octave.lock`, then install it again",
+            )
+
+    def changed_files(self) -> dict[str, str]:
+        """Return, by package, a file that is missing or not what the wheel's RECORD says of it.
+
+        Files without a hash (bytecode, the RECORD itself) say nothing.
+        """
+        found = {}
+        for name, package in self.packages.items():
+            record = package.read_text("RECORD") or ""
+            rows = [row for row in csv.reader(record.splitlines()) if len(row) > 1]
+            listed = [(path, said) for path, said, *_ in rows if said and path[-4:] != ".pyc"]
+            wrong = [path for path, said in listed if not self._is_unchanged(path, said)]
+            if wrong or not rows:
+                found[name] = wrong[0] if wrong else "RECORD"
+        return found
+
+    def _is_unchanged(self, path: str, said: str) -> bool:
+        method, _, expected = said.partition("=")
+        try:
+            digest = hashlib.new(method, (self.folder / path).read_bytes()).digest()
+        except (OSError, ValueError):
+            return False
+        # Some builders write hexadecimal digits where the specification wants base64.
+        encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        return expected.rstrip("=") in {encoded, digest.hex()}
+
+    def _package(self, name: str) -> Distribution:
+        found = self.packages.get(canonicalize_name(name))
+        if found is None:
+            raise InstallFailed(f"`{name}` is not in the environment that was made for it")
+        return found
