@@ -1,1 +1,1 @@
-"""AI tools: where each keeps its configuration and how Octave's entry gets in and out."""
+"""Connecting AI tools: a row for each in `table`, an editor for each format of their files."""

@@ -310,7 +310,10 @@ def _pin(raw: object) -> Pin:
         field_name = key.replace("-", "_")
         if key != field_name.replace("_", "-") or field_name not in {*_PIN_FIELDS, "tools"}:
             raise _Damaged(f"unknown key {value_text(key)} of `{name}`")
-        found[field_name] = _READERS.get(field_name, _text)(value)
+        try:
+            found[field_name] = _READERS.get(field_name, _text)(value)
+        except _Damaged as error:
+            raise _Damaged(f"{error} in `{key}` of `{name}`") from None
     missing = _REQUIRED - found.keys()
     if missing:
         raise _Damaged(f"`{name}` has no `{min(missing)}`")

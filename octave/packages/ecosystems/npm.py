@@ -116,7 +116,8 @@ class Npm:
             manifest = json.loads(file.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise InstallFailed(f"`{package}` has no readable package.json") from error
-        return choose_entry(package, manifest.get("bin"), executable)
+        named = manifest.get("bin") if isinstance(manifest, dict) else None
+        return choose_entry(package, named, executable)
 
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
         """Return node and the entry file."""

@@ -240,7 +240,9 @@ def _extend(member: _Member, extended: dict[str, str]) -> _Member:
         return member
     size_bytes = member.size_bytes
     if "size" in extended and member.kind != _FOLDER:
-        size_bytes = _number(b"") if not extended["size"].isdecimal() else int(extended["size"])
+        if not re.fullmatch(r"[0-9]{1,15}", extended["size"]):
+            raise BadArchive("has a broken pax header")
+        size_bytes = int(extended["size"])
     return replace(member, path=extended.get("path", member.path), size_bytes=size_bytes)
 
 

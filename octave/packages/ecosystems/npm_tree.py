@@ -83,9 +83,12 @@ def fill(
     """
     if any(row.get("hasShrinkwrap") for row in rows):
         raise NeedsNpm("a package brings a lock of its own")
-    work = _Work(private_folder(tarballs), target, access, fold_case=_folds_case(target))
     own = [row for row in rows if not row.get("inBundle")]
-    _make_folders(target, own)
+    try:
+        work = _Work(private_folder(tarballs), target, access, fold_case=_folds_case(target))
+        _make_folders(target, own)
+    except OSError as error:
+        raise _failed("the packages", error) from error
     pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="npm-tree")
     try:
         tasks = [pool.submit(_place, work, row) for row in own]
@@ -131,7 +134,11 @@ def _place(work: _Work, row: GraphRow) -> None:
             f"the tarball of {what} is refused: it {error}", hint="do not use this package"
         ) from error
     except OSError as error:
-        raise from_os_error(error) or InstallFailed(f"cannot unpack {what}: {error}") from error
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: OSError) -> OctaveError:
+    return from_os_error(error) or InstallFailed(f"cannot unpack {what}: {error}")
 
 
 def _tarball(work: _Work, row: GraphRow, what: str) -> BinaryIO:

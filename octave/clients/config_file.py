@@ -1,0 +1,126 @@
+"""Reading and replacing the files of other programs, as carefully as their owners would.
+
+Nothing is written in place: a file is the old one or the new one. Links, mode and owner stay. A
+file made read-only is left alone, although a rename could get past that.
+"""
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from octave.errors import Locked, OctaveError, StorageFailed
+from octave.home import atomic_write
+
+NEW_MODE = 0o600
+"""These files hold tokens more often than not."""
+BACKUP_SUFFIX = ".octave-backup"
+LOCK_STALE_S = 10.0
+"""A lock folder not touched for that long was left behind (npm's proper-lockfile, `stale`)."""
+LOCK_WAIT_S = 15.0
+LOCK_POLL_S = 0.02
+
+
+def read(file: Path) -> str | None:
+    """Return the text of `file`, None when there is none.
+
+    Raises:
+        OctaveError: it is no file, no UTF-8 text, or may not be read.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            raise OctaveError(f"`{file}` is not a file")
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise OctaveError(f"`{file}` is not UTF-8 text at byte {error.start}") from error
+    except OSError as error:
+        raise StorageFailed(f"cannot read `{file}`: {error.strerror}") from error
+
+
+def require_writable(file: Path) -> None:
+    """Do nothing when `file` may be replaced, or does not exist.
+
+    Raises:
+        StorageFailed: its owner wants it to stay as it is, or is somebody else.
+    """
+    try:
+        status = file.stat()
+    except OSError:
+        return
+    if not status.st_mode & stat.S_IWUSR:
+        raise StorageFailed(f"`{file}` is read-only", hint=f"chmod u+w {file}")
+    if status.st_uid != os.getuid():
+        raise StorageFailed(f"`{file}` belongs to another user", hint="run this as its owner")
+
+
+def write(file: Path, text: str) -> None:
+    """Replace `file`, or create it with its folder, readable for its owner alone.
+
+    Raises:
+        StorageFailed: that is not possible.
+    """
+    try:
+        target = file.resolve()
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else NEW_MODE
+        atomic_write(target, text.encode(), mode)
+    except OSError as error:
+        raise StorageFailed(f"cannot write `{file}`: {error.strerror}") from error
+
+
+def delete(file: Path) -> None:
+    """Delete `file`; a link to it stays.
+
+    Raises:
+        StorageFailed: that is not possible.
+    """
+    try:
+        file.resolve().unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"cannot delete `{file}`: {error.strerror}") from error
+
+
+def backup_of(file: Path) -> Path:
+    """Return where the backup of `file` lies: beside it, beside the link where it is one."""
+    return file.with_name(file.name + BACKUP_SUFFIX)
+
+
+@contextlib.contextmanager
+def held(file: Path, lock_suffix: str | None) -> Iterator[None]:
+    """Hold the lock that the owner of `file` takes for its own writes: a folder beside it.
+
+    Raises:
+        Locked: the owner holds it for longer than any write takes.
+        StorageFailed: the folder cannot be made.
+    """
+    if lock_suffix is None or not file.parent.exists():
+        yield
+        return
+    lock = file.with_name(file.name + lock_suffix)
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while not _take(lock):
+        if time.monotonic() > deadline:
+            raise Locked(f"another program holds `{lock}`", hint="end it, then try again")
+        time.sleep(LOCK_POLL_S)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.rmdir()
+
+
+def _take(lock: Path) -> bool:
+    try:
+        lock.mkdir()
+    except FileExistsError:
+        with contextlib.suppress(OSError):
+            if time.time() - lock.stat().st_mtime > LOCK_STALE_S:
+                lock.rmdir()
+        return False
+    except OSError as error:
+        raise StorageFailed(f"cannot make `{lock}`: {error.strerror}") from error
+    return True

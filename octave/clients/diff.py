@@ -1,0 +1,63 @@
+"""A unified diff of one change, without a line of context: the neighbours may hold tokens."""
+
+from pathlib import Path
+
+_LONG_CHARACTERS = 200
+"""A longer line is a file without line breaks, secrets included."""
+_AROUND_CHARACTERS = 20
+"""So much of it, on each side of the change, tells where that is."""
+
+
+def difference(file: Path, before: str | None, after: str | None) -> str:
+    """Return the diff that turns `before` into `after`, empty when they are equal.
+
+    None is a file that does not exist. One hunk: all lines between the first and the last that
+    differ. Of a long line only the part around the change is shown.
+    """
+    old, new = _lines(before), _lines(after)
+    if old == new:
+        return ""
+    first = _same(old, new)
+    last = _same(old[first:][::-1], new[first:][::-1])
+    removed, added = old[first : len(old) - last], new[first : len(new) - last]
+    if len(removed) == len(added) == 1:
+        removed, added = _cut(removed[0], added[0])
+    lines = [
+        f"--- {'/dev/null' if before is None else file}",
+        f"+++ {'/dev/null' if after is None else file}",
+        f"@@ -{_range(first, len(removed))} +{_range(first, len(added))} @@",
+        *(f"-{line}" for line in removed),
+        *(f"+{line}" for line in added),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(text: str | None) -> list[str]:
+    lines = (text or "").replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _same(one: list[str], other: list[str]) -> int:
+    """Return how many lines both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _range(first: int, count: int) -> str:
+    # A range of no lines names the line before it (POSIX diff -u).
+    start = first + 1 if count else first
+    return f"{start}" if count == 1 else f"{start},{count}"
+
+
+def _cut(old: str, new: str) -> tuple[list[str], list[str]]:
+    if max(len(old), len(new)) <= _LONG_CHARACTERS:
+        return [old], [new]
+    head = _same(list(old), list(new))
+    tail = _same(list(old[head:][::-1]), list(new[head:][::-1]))
+    start, end = max(0, head - _AROUND_CHARACTERS), max(0, tail - _AROUND_CHARACTERS)
+
+    def part(line: str) -> str:
+        before, after = "…" if start else "", "…" if end else ""
+        return before + line[start : len(line) - end] + after
+
+    return [part(old)], [part(new)]

@@ -1,0 +1,147 @@
+"""A reader of JSON with comments and trailing commas that knows where everything stands.
+
+Accepts what RFC 8259 does, plus `//` and `/* */` comments and one comma before a closing
+bracket. Says line and column of the first thing it does not accept.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from octave.clients.editor import Unreadable
+
+BLANK = " \t\r\n"
+COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
+TRIVIA = re.compile(rf"(?:[{BLANK}]+|{COMMENT.pattern})*", re.DOTALL)
+"""Blanks and comments; matches everywhere, if only nothing."""
+
+_STRING = re.compile(r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORDS = {"true": True, "false": False, "null": None}
+_DEEPEST = 200
+"""Levels of nesting; far more than a configuration has, far less than Python's stack takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A value and its place: `text[start:end]`."""
+
+    start: int
+    end: int
+    value: Any
+    """Plain data; all numbers are floats, of equal names the last counts."""
+    members: "tuple[Member, ...] | None" = None
+    """In their order; None when it is no object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A name, where its opening quote stands, and its value."""
+
+    name: str
+    start: int
+    node: Node
+
+
+def parse(text: str) -> Node:
+    """Return the object that is the whole of `text`; a byte order mark may precede it.
+
+    Raises:
+        Unreadable: `text` is something else.
+    """
+    reader = _Reader(text)
+    reader.skip()
+    if not text.startswith("{", reader.at):
+        raise reader.unreadable("expected `{`")
+    node = reader.node(0)
+    reader.skip()
+    if reader.at < len(text):
+        raise reader.unreadable("expected nothing more")
+    return node
+
+
+def unreadable(problem: str, text: str, at: int) -> Unreadable:
+    """Return the error that says `problem` about the character at `at`."""
+    return Unreadable(problem, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 1 if text.startswith("\ufeff") else 0
+
+    def unreadable(self, problem: str) -> Unreadable:
+        return unreadable(problem, self.text, self.at)
+
+    def skip(self) -> None:
+        found = TRIVIA.match(self.text, self.at)
+        assert found
+        self.at = found.end()
+
+    def node(self, depth: int) -> Node:
+        if depth > _DEEPEST:
+            raise self.unreadable(f"nested more than {_DEEPEST} levels deep")
+        start = self.at
+        if self._take("{"):
+            members = self._members(depth + 1)
+            value: Any = {member.name: member.node.value for member in members}
+            return Node(start, self.at, value, tuple(members))
+        value = self._items(depth + 1) if self._take("[") else self._scalar()
+        return Node(start, self.at, value)
+
+    def _members(self, depth: int) -> list[Member]:
+        members: list[Member] = []
+        self.skip()
+        while not self._take("}"):
+            start = self.at
+            name = self._string()
+            if name is None:
+                raise self.unreadable("expected a name in double quotes, or `}`")
+            self.skip()
+            if not self._take(":"):
+                raise self.unreadable("expected `:`")
+            self.skip()
+            members.append(Member(name, start, self.node(depth)))
+            self._end_item("}")
+        return members
+
+    def _items(self, depth: int) -> list[Any]:
+        items: list[Any] = []
+        self.skip()
+        while not self._take("]"):
+            items.append(self.node(depth).value)
+            self._end_item("]")
+        return items
+
+    def _end_item(self, closing: str) -> None:
+        self.skip()
+        if not self._take(",") and not self.text.startswith(closing, self.at):
+            raise self.unreadable(f"expected `,` or `{closing}`")
+        self.skip()
+
+    def _scalar(self) -> Any:
+        text = self._string()
+        if text is not None:
+            return text
+        for word, value in _WORDS.items():
+            if self._take(word):
+                return value
+        found = _NUMBER.match(self.text, self.at)
+        if found is None:
+            raise self.unreadable("expected a value")
+        self.at = found.end()
+        return float(found[0])
+
+    def _string(self) -> str | None:
+        found = _STRING.match(self.text, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        return str(json.loads(found[0]))
+
+    def _take(self, word: str) -> bool:
+        if not self.text.startswith(word, self.at):
+            return False
+        self.at += len(word)
+        return True

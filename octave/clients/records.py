@@ -1,0 +1,111 @@
+"""What Octave wrote into the files of AI tools: the home's clients.json.
+
+With it `remove` takes away only what Octave added, notices what a person changed since, and
+leaves the file as it was. A damaged file knows nothing; a newer one is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from octave.errors import StorageFailed
+from octave.home import Home, atomic_write, private_folder
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry that Octave put into one file."""
+
+    client: str
+    file: str
+    """An absolute path, links not resolved."""
+    key: str
+    """The names that lead to the entry, as a JSON pointer (RFC 6901)."""
+    sha256: str
+    """`digest` of the entry."""
+    created: int
+    gap: str | None
+    """Both as in `editor.Insertion`."""
+    existed: bool
+    """Whether there was a file."""
+    blank: str | None
+    """What the file held when it held no entries at all, else None."""
+
+
+def digest(value: Any) -> str:
+    """Return the hash of an entry as data: the tool may lay it out anew, in another order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pointer(path: tuple[str, ...]) -> str:
+    """Return `path` as a JSON pointer."""
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in path)
+
+
+def path_of(home: Home) -> Path:
+    """Return where the records lie."""
+    return home.root / "clients.json"
+
+
+def find(home: Home, file: Path, key: str) -> Record | None:
+    """Return what is recorded of `key` in `file`.
+
+    Raises:
+        StorageFailed: a newer Octave wrote the records.
+    """
+    return _read(home).get((str(file), key))
+
+
+def put(home: Home, record: Record) -> None:
+    """Record `record`, in the place of an older one of the same entry; the caller holds the lock.
+
+    Raises:
+        StorageFailed: a newer Octave wrote the records.
+        OSError: the home cannot be written.
+    """
+    _write(home, {**_read(home), (record.file, record.key): record})
+
+
+def drop(home: Home, record: Record) -> None:
+    """Forget `record`; the caller holds the lock. Raises as `put` does."""
+    known = _read(home)
+    if known.pop((record.file, record.key), None) is not None:
+        _write(home, known)
+
+
+_Records = Mapping[tuple[str, str], Record]
+
+
+def _read(home: Home) -> dict[tuple[str, str], Record]:
+    path = path_of(home)
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    version = found.get("format") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise StorageFailed(
+            f"`{path}` has format {version}, and this version of Octave reads {FORMAT}",
+            hint="install a newer Octave: `pip install -U octave-mcp`",
+        )
+    entries = found.get("entries") if isinstance(found, dict) else None
+    names = {field.name for field in fields(Record)}
+    records = [
+        Record(**entry)
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and entry.keys() == names
+    ]
+    return {(record.file, record.key): record for record in records}
+
+
+def _write(home: Home, records: _Records) -> None:
+    entries = [asdict(records[place]) for place in sorted(records)]
+    text = json.dumps({"format": FORMAT, "entries": entries}, indent=1, sort_keys=True)
+    private_folder(home.root)
+    atomic_write(path_of(home), text.encode() + b"\n")

@@ -1,0 +1,269 @@
+"""The lists of every server, in memory and on disk: a sleeping server still shows its tools.
+
+A server is asked anew when it became ready, when it says that a list changed, and when it is awake,
+never says so, and was last asked a while ago. Whoever listens is told which lists changed. One
+server that cannot be asked takes away only its own items.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from octave.errors import NotRunning, OctaveError, ServerNotFound, did_you_mean
+from octave.gateway.listing import Listing, listing
+from octave.packages import offered as offered_file
+from octave.packages.offered import LISTS, Offered
+from octave.runtime import wire
+from octave.runtime.server import Server
+from octave.runtime.supervisor import Supervisor
+
+FIRST_LISTS_S = 5.0
+"""How long a list waits for servers that must be asked first; the rest follows by list_changed."""
+DEBOUNCE_S = 0.05
+"""Servers send several list_changed in a row; one look answers them all."""
+CAPABILITIES: Mapping[str, str] = {
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "resourceTemplates": "resources",
+}
+"""The capability under which a server announces each list (MCP 2025-11-25)."""
+
+_log = logging.getLogger(__name__)
+
+Changed = Callable[[str, frozenset[str]], None]
+"""Takes a server's name and the keys of `LISTS` that changed; must neither block nor raise."""
+_Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Kept:
+    key: _Key
+    listing: Listing | None
+    asked_at_s: float = float("-inf")
+
+
+@dataclass(slots=True)
+class _Look:
+    """One time a server is asked; everybody who wants the answer waits for the same."""
+
+    noticed: set[str]
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: OctaveError | None = None
+
+
+class Catalogue:
+    """What each server of a supervisor offers.
+
+    Args:
+        path_of: where a server's lists are kept on disk.
+        tool_cache_s: how long the lists of an awake server without list_changed hold.
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        path_of: Callable[[str], Path],
+        *,
+        tool_cache_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.on_changed: Changed = lambda _server, _lists: None
+        self._supervisor = supervisor
+        self._path_of = path_of
+        self._tool_cache_s = tool_cache_s
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+        self._looks: dict[str, _Look] = {}
+        self._noticed: dict[str, set[str]] = {}
+        self._first_asked_s: dict[tuple[str, _Key], float] = {}
+        self._tasks: anyio.abc.TaskGroup | None = None
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Own every look at a server, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            task_status.started()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._tasks = None
+
+    def listing(self, name: str) -> Listing | None:
+        """Return what is known of the server; None when it was never asked, or is not there."""
+        server = self._supervisor.servers.get(name)
+        if server is None:
+            return None
+        return self._kept_of(server).listing
+
+    def get(self, name: str) -> Offered | None:
+        """Return what is known of the server, as it was received."""
+        known = self.listing(name)
+        return known.offered if known else None
+
+    async def refresh(self, name: str) -> Offered:
+        """Ask the server, starting it if need be, and return what it offers now.
+
+        Callers at the same time share one look. A look goes on when its callers leave.
+
+        Raises:
+            ServerNotFound: no server of that name.
+            OctaveError: it cannot be started or asked.
+        """
+        look = self._begin(name)
+        await look.done.wait()
+        if look.error is not None:
+            raise look.error
+        found = self.get(name)
+        if found is None:
+            raise NotRunning(f"`{name}` was replaced while it was asked", hint="try again")
+        return found
+
+    async def gather(self, names: Iterable[str]) -> list[Listing]:
+        """Return the listings of `names`, in that order, without those that cannot be had.
+
+        Servers never asked before are started, and those whose lists are due are asked again,
+        all at once and for at most `FIRST_LISTS_S`; once they answer, listeners are told.
+        """
+        wanted = list(names)
+        looks = [look for name in wanted if (look := self._due(name)) is not None]
+        with anyio.move_on_after(FIRST_LISTS_S):
+            for look in looks:
+                await look.done.wait()
+        return [known for name in wanted if (known := self.listing(name)) is not None]
+
+    def became_ready(self, name: str) -> None:
+        """Ask the server, which has just answered its handshake, what it offers now."""
+        if self._tasks is not None and name in self._supervisor.servers:
+            self._begin(name)
+
+    def noticed(self, name: str, lists: Iterable[str]) -> None:
+        """Ask the server anew, since it said that `lists` changed; soon, and once for many."""
+        if self._tasks is None or name not in self._supervisor.servers:
+            return
+        waiting = self._noticed.get(name)
+        if waiting is None:
+            self._noticed[name] = set(lists)
+            self._tasks.start_soon(self._settle, name)
+        else:
+            waiting.update(lists)
+
+    async def _settle(self, name: str) -> None:
+        await anyio.sleep(DEBOUNCE_S)
+        while (running := self._looks.get(name)) is not None:
+            # It may have read the list before the change.
+            await running.done.wait()
+        lists = self._noticed.pop(name)
+        server = self._supervisor.servers.get(name)
+        if server is None:
+            return
+        if server.state == "ready":
+            self._begin(name, lists)
+        else:
+            self.on_changed(name, frozenset(lists))
+
+    def _kept_of(self, server: Server) -> _Kept:
+        key = (server.spec.version, server.spec.digest)
+        kept = self._kept.get(server.name)
+        if kept is None or kept.key != key:
+            found = offered_file.load(self._path_of(server.name), *key)
+            kept = _Kept(key, listing(server.name, found) if found else None)
+            self._kept[server.name] = kept
+            server.offered = found
+        return kept
+
+    def _due(self, name: str) -> _Look | None:
+        server = self._supervisor.servers.get(name)
+        if server is None:
+            return None
+        kept = self._kept_of(server)
+        if kept.listing is None:
+            look = self._begin(name)
+            now_s = self._clock()
+            first_asked_s = self._first_asked_s.setdefault((name, kept.key), now_s)
+            # A server that is slow, or never comes up, holds back the first lists and no others.
+            return look if now_s - first_asked_s < FIRST_LISTS_S else None
+        if server.state != "ready":
+            return None
+        old = self._clock() - kept.asked_at_s >= self._tool_cache_s
+        if name in self._noticed or (old and not announces_changes(kept.listing.offered)):
+            return self._begin(name)
+        return None
+
+    def _begin(self, name: str, noticed: Iterable[str] = ()) -> _Look:
+        server = self._supervisor.servers.get(name)
+        if server is None:
+            raise ServerNotFound(
+                f"no server `{name}`", hint=did_you_mean(name, self._supervisor.servers)
+            )
+        look = self._looks.get(name)
+        if look is None:
+            if self._tasks is None:
+                raise NotRunning("the runtime is stopping")
+            look = self._looks[name] = _Look(set())
+            self._tasks.start_soon(self._look, server, look)
+        look.noticed.update(noticed)
+        return look
+
+    async def _look(self, server: Server, look: _Look) -> None:
+        look.error = NotRunning("the runtime is stopping")
+        changed: set[str] = set()
+        try:
+            changed = await self._ask(server)
+            look.error = None
+        except OctaveError as error:
+            look.error = error
+        finally:
+            del self._looks[server.name]
+            look.done.set()
+        changed |= look.noticed
+        if changed:
+            self.on_changed(server.name, frozenset(changed))
+
+    async def _ask(self, server: Server) -> set[str]:
+        key = (server.spec.version, server.spec.digest)
+        now_s = self._clock()
+        offered = await server.ask()
+        before = self._kept_of(server)
+        old = before.listing.offered if before.listing else None
+        if old == offered:
+            before.asked_at_s = now_s
+            return set()
+        new = listing(server.name, offered)
+        if new.broken:
+            _log.warning("`%s` lists %d items without a usable name", server.name, new.broken)
+        self._kept[server.name] = _Kept(key, new, now_s)
+        server.offered = offered
+        await self._save(server.name, offered, key)
+        return {
+            kind
+            for kind in LISTS
+            if offered.lists.get(kind, ()) != (old.lists.get(kind, ()) if old else ())
+        }
+
+    async def _save(self, name: str, offered: Offered, key: _Key) -> None:
+        save = partial(offered_file.save, self._path_of(name), offered, *key)
+        try:
+            # Writing it safely takes tens of milliseconds, during which no call would move.
+            await anyio.to_thread.run_sync(save)
+        except OSError as error:
+            _log.warning("cannot keep the lists of `%s`: %s", name, error)
+
+
+def announces_changes(offered: Offered) -> bool:
+    """Whether the server promises list_changed for every list it has."""
+    return all(
+        wire.member(offered.initialize, "capabilities", CAPABILITIES[kind], "listChanged")
+        == b"true"
+        for kind in offered.lists
+    )

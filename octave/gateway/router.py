@@ -1,0 +1,210 @@
+"""Which server a message is for, and what its names are called there.
+
+Names go through the tables that were built with the lists, they are never split. What is asked of
+an aggregated face and belongs to no server, or to two, is refused by naming what is there.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from octave.errors import (
+    Ambiguous,
+    NotFound,
+    ServerNotFound,
+    ToolNotFound,
+    UsageError,
+    did_you_mean,
+)
+from octave.gateway.audience import LIST_CHANGES, Audience, Scope
+from octave.gateway.catalogue import Catalogue
+from octave.gateway.listing import Entry, Listing, Table, text_of
+from octave.gateway.naming import qualified
+from octave.runtime import wire
+from octave.runtime.server import Server
+from octave.runtime.supervisor import Supervisor
+
+_BY_URI = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes, and the values that are called otherwise there."""
+
+    server: Server
+    changes: Mapping[wire.Path, bytes]
+
+
+class Router:
+    """Finds the server for what is asked by name, URI or reference."""
+
+    def __init__(self, supervisor: Supervisor, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.audience = Audience()
+        self._supervisor = supervisor
+        catalogue.on_changed = self.audience.lists_changed
+
+    def heard(self, server: str, message: wire.Message) -> None:
+        """Take a notification of a server: for the supervisor's `on_notification`."""
+        lists = LIST_CHANGES.get(message.method or "")
+        if lists is None:
+            self.audience.heard(server, message)
+        else:
+            self.catalogue.noticed(server, lists)
+
+    def names(self, scope: Scope) -> list[str]:
+        """Return the servers of the scope that exist, in the order of their lists."""
+        there = self._supervisor.servers
+        return [
+            name for name in (there if scope.servers is None else scope.servers) if name in there
+        ]
+
+    def server(self, name: str) -> Server:
+        """Return the server of that name.
+
+        Raises:
+            ServerNotFound: there is none.
+        """
+        found = self._supervisor.servers.get(name)
+        if found is None:
+            raise ServerNotFound(
+                f"no server `{name}`", hint=did_you_mean(name, self._supervisor.servers)
+            )
+        return found
+
+    async def listings(self, scope: Scope) -> list[Listing]:
+        """Return what the servers of the scope offer; one that cannot be asked is left out."""
+        return await self.catalogue.gather(self.names(scope))
+
+    async def route(self, scope: Scope, method: str, params: bytes | None) -> Route | None:
+        """Return where a request at an aggregated face goes; None for a method without a target.
+
+        Raises:
+            NotFound: no server offers what is named, or (Ambiguous) several do.
+            UsageError: nothing is named.
+        """
+        if method == "tools/call":
+            return await self._by_name(scope, "tool", params, ("name",))
+        if method == "prompts/get":
+            return await self._by_name(scope, "prompt", params, ("name",))
+        if method in _BY_URI:
+            return await self._by_uri(scope, _needed(params, "uri"))
+        if method == "completion/complete":
+            if text_of(params, "ref", "type") == "ref/prompt":
+                return await self._by_name(scope, "prompt", params, ("ref", "name"))
+            return await self._by_uri(scope, _needed(params, "ref", "uri"))
+        return None
+
+    async def merged_tools(self, servers: Sequence[str] | None = None) -> list[tuple[str, bytes]]:
+        """Return server and raw definition of every tool of `servers` (None: all), as listed.
+
+        Raises:
+            ServerNotFound: one of `servers` does not exist.
+            OctaveError: the only one asked for cannot be started.
+        """
+        for name in servers or ():
+            self.server(name)
+        if servers is not None and len(servers) == 1 and self.catalogue.get(servers[0]) is None:
+            await self.catalogue.refresh(servers[0])
+        known = await self.listings(Scope(None if servers is None else tuple(servers)))
+        return [(each.server, tool) for each in known for tool in each.offered.tools]
+
+    async def find_tool(self, name: str, server: str | None = None) -> tuple[str, str]:
+        """Return the server and its own name of the tool that `name` means.
+
+        `name` is the server's own, or the qualified one of an aggregated face.
+
+        Raises:
+            ServerNotFound: `server` does not exist.
+            ToolNotFound: no server, or not `server`, offers it; the hint names similar tools.
+            Ambiguous: several servers do; `details` hold their names under `servers`.
+            OctaveError: `server` cannot be started.
+        """
+        if server is not None:
+            self.server(server)
+            if self.catalogue.get(server) is None:
+                await self.catalogue.refresh(server)
+        known = await self.listings(Scope(None if server is None else (server,)))
+        entries = [entry for each in known for twins in each.tools.values() for entry in twins]
+        found = _named([each.tools for each in known], name)
+        own = [entry for entry in entries if entry.name == name]
+        # Within one server its own names come first, among all the qualified ones do.
+        matches = (own or found) if server is not None else (found or own)
+        if not matches:
+            where = "" if server is None else f" of `{server}`"
+            shown = [entry.name for entry in entries]
+            raise ToolNotFound(f"unknown tool `{name}`{where}", hint=did_you_mean(name, shown))
+        entry = _only("tool", name, matches)
+        return entry.server, entry.name
+
+    async def _by_name(
+        self, scope: Scope, kind: str, params: bytes | None, path: wire.Path
+    ) -> Route:
+        name = _needed(params, *path)
+        known = {server: self.catalogue.listing(server) for server in self.names(scope)}
+        matches = _named([_table(each, kind) for each in known.values() if each], name)
+        tables: list[Table] = []
+        if not matches:
+            for server, listing in known.items():
+                if listing is None and name.startswith(qualified(server, "")):
+                    # Only this one can have it; if it cannot be asked, that is the answer.
+                    await self.catalogue.refresh(server)
+            tables = [_table(each, kind) for each in await self.listings(scope)]
+            matches = _named(tables, name)
+        if not matches:
+            candidates = [key for table in tables for key in table]
+            error = ToolNotFound if kind == "tool" else NotFound
+            raise error(f"unknown {kind} `{name}`", hint=did_you_mean(name, candidates))
+        entry = _only(kind, name, matches)
+        return Route(self.server(entry.server), {("params", *path): entry.name_json})
+
+    async def _by_uri(self, scope: Scope, uri: str) -> Route:
+        known = await self.listings(scope)
+        owners = (
+            [each.server for each in known if uri in each.resources]
+            or [each.server for each in known if each.has_template_for(uri)]
+            or [each.server for each in known if "resources" in each.offered.lists]
+        )
+        if len(owners) == 1:
+            return Route(self.server(owners[0]), {})
+        offered = any(uri in each.resources or each.has_template_for(uri) for each in known)
+        if not offered:
+            raise NotFound(f"unknown resource `{uri}`", details={"uri": uri})
+        raise Ambiguous(
+            f"resource `{uri}` is offered by {_enumerated(owners)}",
+            hint="use the endpoint of one of them",
+            details={"uri": uri, "servers": owners},
+        )
+
+
+def _needed(params: bytes | None, *path: str) -> str:
+    found = text_of(params, *path)
+    if found is None:
+        raise UsageError(f"`params.{'.'.join(path)}` is missing, or not a string")
+    return found
+
+
+def _table(known: Listing, kind: str) -> Table:
+    return known.tools if kind == "tool" else known.prompts
+
+
+def _named(tables: Iterable[Table], name: str) -> list[Entry]:
+    return [entry for table in tables for entry in table.get(name, ())]
+
+
+def _only(kind: str, name: str, matches: Sequence[Entry]) -> Entry:
+    if len(matches) == 1:
+        return matches[0]
+    servers = list(dict.fromkeys(entry.server for entry in matches))
+    if len(servers) == 1:
+        owners = _enumerated(json.dumps(entry.name) for entry in matches)
+        raise Ambiguous(f"{kind} `{name}` of `{servers[0]}` may be {owners}")
+    raise Ambiguous(
+        f"{kind} `{name}` is offered by {_enumerated(servers)}",
+        hint=f"name the server, for example `{servers[0]}`",
+        details={"servers": servers},
+    )
+
+
+def _enumerated(names: Iterable[str]) -> str:
+    return " and ".join(f"`{name}`" for name in names)

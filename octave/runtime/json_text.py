@@ -1,0 +1,166 @@
+"""Where in the text of a JSON object its values stand, so that they can be cut out and replaced.
+
+A fast decoder tells the lengths where it can; the rest (lone surrogates, members given twice) is
+found by scanning. Linear in the text, and nothing of it is rebuilt. Expects well-formed JSON.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+
+import msgspec
+
+Path = tuple[str, ...]
+"""Names of members, outermost first."""
+Span = tuple[int, int, Path]
+
+OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises over text that may be legal JSON all the same."""
+
+_STRING = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+_NAME = _STRING + rb"[ \t\n\r]*:[ \t\n\r]*"
+_FIRST = re.compile(rb"[ \t\n\r]*\{[ \t\n\r]*(?:" + _NAME + rb"|\})", re.DOTALL)
+_NEXT = re.compile(rb"[ \t\n\r]*(?:,[ \t\n\r]*" + _NAME + rb"|\})", re.DOTALL)
+_FIRST_ELEMENT = re.compile(rb"[ \t\n\r]*\[[ \t\n\r]*(?=[^\] \t\n\r])")
+_COMMA = re.compile(rb"[ \t\n\r]*,[ \t\n\r]*")
+_SCALAR = re.compile(_STRING + rb"|-?[0-9][-+.0-9eE]*|true|false|null", re.DOTALL)
+_TOKEN = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_DELIMITERS = b" \t\n\r,}"
+
+_COLON = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
+_SHORT_BYTES = 16 * 1024
+"""Up to here searching for names beats walking from member to member; beyond, a walk skips more."""
+_NONE: Mapping[str, msgspec.Raw] = MappingProxyType({})
+
+
+def spans(text: bytes, paths: Collection[Path]) -> list[Span]:
+    """Return start, end and path of every value at one of `paths`, in the order of the text.
+
+    A member given twice is there twice.
+
+    Raises:
+        KeyError: nothing is at one of the paths.
+    """
+    found = _unmistakable(text, paths)
+    if found is None:
+        found = list(_spans(text, 0, len(text), paths))
+        missing = set(paths).difference(path for _, _, path in found)
+        if missing:
+            raise KeyError(missing.pop())
+    return sorted(found)
+
+
+def elements(text: bytes) -> list[bytes]:
+    """Return the text of each element of an array, by scanning; none when it is something else."""
+    found: list[bytes] = []
+    position = _FIRST_ELEMENT.match(text)
+    while position is not None:
+        end = _value_end(text, position.end())
+        found.append(text[position.end() : end])
+        position = _COMMA.match(text, end)
+    return found
+
+
+def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
+    """Find values by their quoted names alone; None unless each name occurs just once.
+
+    What looks like a quoted name is one: inside of a string its quotes would be escaped. And the
+    name cannot be spelled otherwise, as nothing in the text is spelled with ``\\u``.
+    """
+    if len(text) > _SHORT_BYTES or b"\\u" in text:
+        return None
+    found: list[Span] = []
+    levels: dict[Path, Mapping[str, msgspec.Raw]] = {}
+    try:
+        levels[()] = OBJECT.decode(text)
+        for path in paths:
+            for depth in range(1, len(path)):
+                if path[:depth] not in levels:
+                    inner = levels[path[: depth - 1]][path[depth - 1]]
+                    levels[path[:depth]] = OBJECT.decode(inner)
+            value = levels[path[:-1]][path[-1]]
+            name = b'"%b"' % path[-1].encode()
+            position = text.find(name)
+            colon = _COLON.match(text, position + len(name))
+            is_plain = path[-1].isidentifier()
+            if not is_plain or colon is None or text.find(name, position + 1) != -1:
+                return None
+            found.append((colon.end(), colon.end() + len(memoryview(value)), path))
+    except (KeyError, *UNDECODED):
+        return None
+    return found
+
+
+def _spans(
+    text: bytes, at: int, until: int, changes: Iterable[Path], depth: int = 0
+) -> Iterator[Span]:
+    """Yield start, end and path of each value to be replaced in the object at `at`, in order."""
+    wanted: dict[str, list[Path]] = {}
+    for path in changes:
+        wanted.setdefault(path[depth], []).append(path)
+    try:
+        values: Mapping[str, msgspec.Raw] = OBJECT.decode(memoryview(text)[at:until])
+    except msgspec.ValidationError:
+        return
+    except UNDECODED:
+        values = _NONE
+    for key, start, end in members(text, at, values):
+        paths = wanted.get(key)
+        if paths is None:
+            continue
+        if len(paths[0]) == depth + 1:
+            yield start, end, paths[0]
+        elif text[start] in b"{":
+            yield from _spans(text, start, end, paths, depth + 1)
+
+
+def members(
+    text: bytes, at: int = 0, values: Mapping[str, msgspec.Raw] = _NONE
+) -> Iterator[tuple[str, int, int]]:
+    """Yield key, start and end of the value, for each member of the object at `at`, in order.
+
+    `values` are the same members as a fast decoder found them, which saves scanning them again;
+    where they do not match the text (a key given twice), or are missing, the text is scanned.
+    """
+    named = _FIRST.match(text, at)
+    while named is not None and named[1] is not None:
+        key, start = _key(named[1]), named.end()
+        known = values.get(key)
+        end = start if known is None else start + len(memoryview(known))
+        # JSON values other than numbers end by themselves: the same text here is the same value.
+        if known is None or not text.startswith(known, start) or text[end] not in _DELIMITERS:
+            end = _value_end(text, start)
+        yield key, start, end
+        named = _NEXT.match(text, end)
+    if named is None:
+        raise ValueError("not an object, or cut off")
+
+
+def _key(raw: bytes) -> str:
+    if b"\\" not in raw:
+        return raw.decode(errors="replace")
+    try:
+        return str(json.loads(b'"%b"' % raw))
+    except ValueError as error:
+        raise ValueError(f"a key is not JSON: {error}") from error
+
+
+def _value_end(text: bytes, start: int) -> int:
+    if text[start : start + 1] not in (b"{", b"["):
+        scalar = _SCALAR.match(text, start)
+        if scalar is None:
+            raise ValueError("a member has no value")
+        return scalar.end()
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        first = token[0][:1]
+        if first in (b"{", b"["):
+            depth += 1
+        elif first in (b"}", b"]"):
+            depth -= 1
+            if not depth:
+                return token.end()
+    raise ValueError("a member does not end")

@@ -1,0 +1,359 @@
+"""One child process: its own group, its three pipes, its end. Mechanism only.
+
+Pipes are always drained, whatever the child writes; its end is noticed whoever still holds them;
+writing never blocks. Leaving `Process.running` leaves nothing of its process group behind. All
+callbacks run in the event loop that started it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from subprocess import Popen  # noqa: TID251 - handed over by `command.start`
+
+import anyio
+
+from octave.errors import ServerBusy
+from octave.runtime.command import Command, start
+
+QUEUE_MESSAGES = 256
+"""A server that is so far behind is stuck; more waiting would only cost memory."""
+QUEUE_BYTES = 4 * 2**20
+"""As above, by size; a single message always fits."""
+DRAIN_S = 0.05
+"""Between the end and its report: last words may be in the pipes. Calls in flight wait so long."""
+END_OF_INPUT_GRACE_S = 2.0
+"""To leave by itself once its stdin is closed, as MCP asks of servers."""
+TERMINATE_GRACE_S = 3.0
+"""To clean up after SIGTERM, so that a stop as a whole stays below 6 s."""
+KILL_GRACE_S = 2.0
+"""The kernel needs milliseconds; a process stuck in the disk may never go, and is left behind."""
+LEFTOVER_GRACE_S = 0.5
+"""For grandchildren, still holding our pipes, between SIGTERM and SIGKILL."""
+TAIL_LINES = 20
+TAIL_LINE_BYTES = 500
+"""Enough for a traceback's end in an error message, whatever the server writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Who hears of it. `on_end` comes once, when nothing more can be expected of the process."""
+
+    on_stdout: Callable[[bytes], None]
+    on_stderr: Callable[[bytes], None]
+    on_end: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitStatus:
+    """How it ended: an exit code, or the signal that killed it."""
+
+    code: int | None
+    signal: int | None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"killed (signal {self.signal})"
+        return f"exit code {self.code}"
+
+
+class Tail:
+    """The last lines of a stream, bounded in number and length."""
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._partial = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the stream."""
+        *complete, rest = chunk.split(b"\n")
+        if complete:
+            complete[0] = self._partial + complete[0]
+            self._partial = b""
+            self._lines.extend(line[:TAIL_LINE_BYTES] for line in complete[-TAIL_LINES:])
+        self._partial = (self._partial + rest[:TAIL_LINE_BYTES])[:TAIL_LINE_BYTES]
+
+    def lines(self) -> list[str]:
+        """Return the last lines, oldest first, empty ones left out; undecodable bytes replaced."""
+        texts = (line.decode(errors="replace").rstrip() for line in (*self._lines, self._partial))
+        return [text for text in texts if text][-TAIL_LINES:]
+
+
+class Process:
+    """A child, alive within `running`."""
+
+    def __init__(self, command: Command, callbacks: Callbacks) -> None:
+        self.command = command
+        self.pid = 0
+        """Also the id of its process group; 0 before it runs."""
+        self.exit_status: ExitStatus | None = None
+        self.stdout_closed = False
+        self.written = 0
+        """Tickets up to this one have at least begun to leave."""
+        self._callbacks = callbacks
+        self._loop = asyncio.get_running_loop()
+        self._tail = Tail()
+        self._tickets = 0
+        self._queue: deque[tuple[int, bytes]] = deque()
+        self._queued_bytes = 0
+        self._writable = True
+        self._stdin: asyncio.WriteTransport | None = None
+        self._readers: list[asyncio.BaseTransport] = []
+        self._open = {"stdout", "stderr", "process"}
+        self._ending: asyncio.TimerHandle | None = None
+        self._ended = False
+        self._exited = anyio.Event()
+        self._drained = anyio.Event()
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start it in a session of its own; leaving the scope stops it. To be entered once.
+
+        Raises:
+            StartFailed: it cannot be started, see `command.start`.
+        """
+        popen = start(self.command)
+        self.pid = popen.pid
+        with contextlib.ExitStack() as watch:
+            watch.callback(self._close_pipes, popen)
+            try:
+                _watch_exit(self, popen, watch)
+                await self._open_pipes(popen)
+                yield
+            finally:
+                await self.stop()
+
+    @property
+    def stderr_tail(self) -> list[str]:
+        """The last lines it wrote to stderr, oldest first."""
+        return self._tail.lines()
+
+    def write(self, line: bytes) -> int:
+        """Send `line` and a newline, now or when the process reads again; never blocks.
+
+        Returns:
+            A ticket, counted from 1: the line has begun to leave once `written` reached it.
+
+        Raises:
+            ServerBusy: `QUEUE_MESSAGES` or `QUEUE_BYTES` wait already.
+            BrokenPipeError: its stdin is closed, the line was not sent.
+        """
+        if self._stdin is None or self._stdin.is_closing():
+            raise BrokenPipeError(errno.EPIPE, "stdin is closed")
+        waiting = len(self._queue)
+        too_much = self._queued_bytes + len(line) > QUEUE_BYTES
+        if waiting and (waiting >= QUEUE_MESSAGES or too_much):
+            raise ServerBusy(
+                f"`{self.command.name}` does not keep up: {waiting} messages wait already",
+                hint=f"`octave restart {self.command.name}`, if it is stuck",
+            )
+        self._tickets += 1
+        self._queue.append((self._tickets, line))
+        self._queued_bytes += len(line)
+        self._send()
+        return self._tickets
+
+    def withdraw(self, ticket: int) -> bool:
+        """Take a line back; False when it has begun to leave already."""
+        for waiting in self._queue:
+            if waiting[0] == ticket:
+                self._queue.remove(waiting)
+                self._queued_bytes -= len(waiting[1])
+                return True
+        return False
+
+    async def stop(self) -> ExitStatus | None:
+        """End the process and its group: close stdin, wait, SIGTERM, wait, SIGKILL.
+
+        Not interrupted by cancellation, and bounded by the graces above. None when it is still
+        there after that. Its group is signalled even when it went by itself.
+        """
+        with anyio.CancelScope(shield=True):
+            self._close_stdin()
+            if not await self._exits_within(END_OF_INPUT_GRACE_S):
+                self._signal_group(signal.SIGTERM)
+                await self._exits_within(TERMINATE_GRACE_S)
+            if self._exited.is_set():
+                self._signal_group(signal.SIGTERM)
+                with anyio.move_on_after(LEFTOVER_GRACE_S):
+                    await self._drained.wait()
+            self._signal_group(signal.SIGKILL)
+            await self._exits_within(KILL_GRACE_S)
+        return self.exit_status
+
+    # What the operating system reports.
+
+    def _stdout_received(self, data: bytes) -> None:
+        if not self._ended:
+            self._callbacks.on_stdout(data)
+
+    def _stderr_received(self, data: bytes) -> None:
+        self._tail.feed(data)
+        self._callbacks.on_stderr(data)
+
+    def _exit_noticed(self, code: int) -> None:
+        self.exit_status = ExitStatus(code, None) if code >= 0 else ExitStatus(None, -code)
+        self._exited.set()
+        self._closed("process")
+
+    def _closed(self, part: str) -> None:
+        """One of stdout, stderr and the process itself is gone."""
+        self._open.discard(part)
+        if part == "stdout":
+            self.stdout_closed = True
+        if self._open.isdisjoint({"stdout", "stderr"}):
+            self._drained.set()
+        if not self._open:
+            self._end()
+        elif part != "stderr":
+            self._end_soon()
+
+    def _end_soon(self) -> None:
+        if self._ending is None:
+            self._ending = self._loop.call_later(DRAIN_S, self._end)
+
+    def _end(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        if not self._ended:
+            self._ended = True
+            self._callbacks.on_end()
+
+    # Writing.
+
+    def _send(self) -> None:
+        while self._queue and self._writable and self._stdin is not None:
+            ticket, line = self._queue.popleft()
+            self._queued_bytes -= len(line)
+            self.written = ticket
+            self._stdin.write(line + b"\n")
+
+    def _writing_resumed(self) -> None:
+        self._writable = True
+        self._send()
+
+    def _writing_paused(self) -> None:
+        self._writable = False
+
+    def _stdin_lost(self) -> None:
+        # Lines that wait will never be read. If none does, an answer may still come.
+        if self._queue or not self._writable:
+            self._end_soon()
+
+    # Beginning and end.
+
+    async def _open_pipes(self, popen: Popen[bytes]) -> None:
+        stdin, stdout, stderr = popen.stdin, popen.stdout, popen.stderr
+        self._stdin, _ = await self._loop.connect_write_pipe(lambda: _Writing(self), stdin)
+        # Any wait in the transport's buffer pauses us: what waits is counted in one place.
+        self._stdin.set_write_buffer_limits(high=0)
+        for part, pipe, received in (
+            ("stdout", stdout, self._stdout_received),
+            ("stderr", stderr, self._stderr_received),
+        ):
+            protocol = functools.partial(_Reading, self, part, received)
+            transport, _ = await self._loop.connect_read_pipe(protocol, pipe)
+            self._readers.append(transport)
+
+    def _close_stdin(self) -> None:
+        # abort: a plain close would wait until a stuck server has read what is buffered.
+        if self._stdin is not None and not self._stdin.is_closing():
+            self._stdin.abort()
+        self._queue.clear()
+        self._queued_bytes = 0
+
+    def _close_pipes(self, popen: Popen[bytes]) -> None:
+        self._ended = True
+        if self._ending is not None:
+            self._ending.cancel()
+        self._close_stdin()
+        for transport in self._readers:
+            transport.close()
+        # Only a start that was interrupted leaves pipes that no transport has closed.
+        for pipe in (popen.stdin, popen.stdout, popen.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    async def _exits_within(self, seconds: float) -> bool:
+        with anyio.move_on_after(seconds):
+            await self._exited.wait()
+        return self._exited.is_set()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        # A group outlives its leader, and while it does its number is not given away. Once the
+        # leader is reaped, a process of that number can only be a stranger with a group of its own.
+        if self.exit_status is not None and _exists(self.pid):
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+
+class _Reading(asyncio.Protocol):
+    def __init__(self, process: Process, part: str, received: Callable[[bytes], None]) -> None:
+        self._process = process
+        self._part = part
+        self._received = received
+
+    def data_received(self, data: bytes) -> None:
+        self._received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._process._closed(self._part)
+
+
+class _Writing(asyncio.Protocol):
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def pause_writing(self) -> None:
+        self._process._writing_paused()
+
+    def resume_writing(self) -> None:
+        self._process._writing_resumed()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._process._stdin_lost()
+
+
+def _watch_exit(process: Process, popen: Popen[bytes], watch: contextlib.ExitStack) -> None:
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(popen.pid)
+    except (AttributeError, OSError):  # not Linux, or a sandbox without it
+        _watch_exit_in_thread(process, popen, loop)
+        return
+
+    def exited() -> None:
+        loop.remove_reader(descriptor)
+        process._exit_noticed(popen.wait())
+
+    loop.add_reader(descriptor, exited)
+    watch.callback(os.close, descriptor)
+    watch.callback(loop.remove_reader, descriptor)
+
+
+def _watch_exit_in_thread(
+    process: Process, popen: Popen[bytes], loop: asyncio.AbstractEventLoop
+) -> None:
+    def wait() -> None:
+        code = popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested
+            loop.call_soon_threadsafe(process._exit_noticed, code)
+
+    threading.Thread(target=wait, name=f"wait-{popen.pid}", daemon=True).start()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

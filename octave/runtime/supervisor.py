@@ -1,0 +1,236 @@
+"""All servers of one runtime: their tasks, and what can be asked of several at once.
+
+Every server has a task of its own and fails by itself. Starting, stopping and reloading happen in
+parallel, so that one server that hangs delays no other.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from octave.errors import OctaveError, ServerNotFound, did_you_mean
+from octave.packages.launch import LaunchSpec
+from octave.runtime.logs import ServerLog
+from octave.runtime.metrics import tree_memory_bytes
+from octave.runtime.server import Clock, Event, Listeners, Server
+from octave.runtime.wire import Message
+
+STARTS_AT_ONCE = 8
+"""More would fight for the processor and all be late."""
+SLOW_START_S = 5.0
+"""An `auto_start` server slower than this no longer holds back those after it."""
+
+Result = dict[str, Any]
+"""``{"name", "status", "pid"}``, and ``"error"`` as `OctaveError.as_json` where it failed."""
+
+
+class Supervisor:
+    """The servers of a runtime, by name.
+
+    Args:
+        specs: what there is to run; those with a `problem` too.
+        log_of: opens the log of a server, by name.
+        stopped: names of the servers a person stopped earlier.
+        on_choice: called with all names that a person wants stopped, whenever that changes.
+        clock: monotonic and wall clock.
+
+    `on_event` and `on_notification` may be set before `run`; they are called in the event loop
+    and must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        specs: Iterable[LaunchSpec],
+        log_of: Callable[[str], ServerLog],
+        *,
+        stopped: Iterable[str] = (),
+        on_choice: Callable[[frozenset[str]], None] = lambda _: None,
+        clock: Clock = Clock(time.monotonic, time.time),  # noqa: B008 - frozen
+    ) -> None:
+        self.servers: dict[str, Server] = {}
+        self.on_event: Callable[[Event], None] = lambda _: None
+        self.on_notification: Callable[[str, Message], None] = lambda _, __: None
+        self._log_of = log_of
+        self._stopped = set(stopped)
+        self._on_choice = on_choice
+        self._clock = clock
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._closing = anyio.Event()
+        for spec in specs:
+            self._add(spec)
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Own the task of every server until `close`; when cancelled, all processes are stopped.
+
+        Reports started at once; `auto_start` servers come up meanwhile.
+        """
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            for server in self.servers.values():
+                tasks.start_soon(server.run)
+            tasks.start_soon(self._start_automatically, list(self.servers.values()))
+            task_status.started()
+            await self._closing.wait()
+            tasks.start_soon(self._close_all)
+        self._tasks = None
+
+    def close(self) -> None:
+        """Stop all servers in parallel, calls in flight first, and end `run`. Within 12 s."""
+        self._closing.set()
+
+    async def start(self, names: Sequence[str]) -> list[Result]:
+        """Start what is down; each result is there when it is ready, or cannot be."""
+        return await self._for_each(names, self._start)
+
+    async def stop(self, names: Sequence[str]) -> list[Result]:
+        """Stop what is up, and keep it stopped until `start`."""
+        return await self._for_each(names, self._stop)
+
+    async def restart(self, names: Sequence[str]) -> list[Result]:
+        """Give each a fresh process."""
+        return await self._for_each(names, self._restart)
+
+    async def reload(self, specs: Iterable[LaunchSpec]) -> dict[str, list[str]]:
+        """Make `specs` what there is to run and touch only what changed.
+
+        A changed server is stopped, and starts anew with its next call, or at once when it is
+        `auto_start`. Returns the names ``{"added", "removed", "changed"}``, when all is done.
+        """
+        new = {spec.name: spec for spec in specs}
+        added = [name for name in new if name not in self.servers]
+        removed = [name for name in self.servers if name not in new]
+        changed = [
+            name
+            for name, server in self.servers.items()
+            if name in new and not is_same_launch(server.spec, new[name])
+        ]
+        async with anyio.create_task_group() as tasks:
+            for name in removed:
+                tasks.start_soon(self.servers.pop(name).close)
+            for name, server in self.servers.items():
+                # The environment is resolved by the newest spec, also where nothing else changed.
+                server.spec = new[name]
+                if name in changed:
+                    server.replaced()
+        self._forget(removed)
+        self._run_added([self._add(new[name]) for name in added])
+        return {"added": added, "removed": removed, "changed": changed}
+
+    async def snapshot(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Return `Server.snapshot` of the named servers, all for None, with their memory.
+
+        Memory is measured now, in a worker thread. Unknown names are left out.
+        """
+        wanted = list(self.servers) if names is None else list(names)
+        servers = [self.servers[name] for name in wanted if name in self.servers]
+        pids = [server.pid for server in servers if server.pid is not None]
+        memory: Mapping[int, int] = {}
+        if pids:
+            memory = await anyio.to_thread.run_sync(tree_memory_bytes, pids)
+        return [
+            server.snapshot(memory.get(server.pid) if server.pid is not None else None)
+            for server in servers
+        ]
+
+    def _add(self, spec: LaunchSpec) -> Server:
+        server = Server(
+            spec,
+            self._log_of(spec.name),
+            Listeners(
+                lambda event: self.on_event(event),
+                lambda name, message: self.on_notification(name, message),
+            ),
+            clock=self._clock,
+            is_stopped=spec.name in self._stopped,
+        )
+        self.servers[spec.name] = server
+        return server
+
+    def _run_added(self, servers: list[Server]) -> None:
+        if self._tasks is None:
+            return
+        for server in servers:
+            self._tasks.start_soon(server.run)
+        self._tasks.start_soon(self._start_automatically, servers)
+
+    async def _start_automatically(self, servers: list[Server]) -> None:
+        limit = anyio.CapacityLimiter(STARTS_AT_ONCE)
+
+        async def start(server: Server) -> None:
+            async with limit:
+                with anyio.move_on_after(SLOW_START_S):
+                    await _result_of(server, server.start)
+
+        async with anyio.create_task_group() as tasks:
+            for server in servers:
+                if server.spec.policy.auto_start and server.state != "stopped":
+                    tasks.start_soon(start, server)
+
+    async def _close_all(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            for server in self.servers.values():
+                tasks.start_soon(server.close)
+
+    async def _for_each(
+        self, names: Sequence[str], work: Callable[[Server], Awaitable[Result]]
+    ) -> list[Result]:
+        results: dict[str, Result] = {}
+
+        async def one(name: str) -> None:
+            server = self.servers.get(name)
+            if server is None:
+                error = ServerNotFound(
+                    f"no server `{name}`", hint=did_you_mean(name, self.servers) or "octave list"
+                )
+                results[name] = {"name": name, "status": "unknown", "error": error.as_json()}
+            else:
+                results[name] = await work(server)
+
+        async with anyio.create_task_group() as tasks:
+            for name in dict.fromkeys(names):
+                tasks.start_soon(one, name)
+        return [results[name] for name in dict.fromkeys(names)]
+
+    async def _start(self, server: Server) -> Result:
+        self._forget([server.name])
+        return await _result_of(server, server.start)
+
+    async def _stop(self, server: Server) -> Result:
+        if server.name not in self._stopped:
+            self._stopped.add(server.name)
+            self._on_choice(frozenset(self._stopped))
+        return await _result_of(server, server.stop)
+
+    async def _restart(self, server: Server) -> Result:
+        self._forget([server.name])
+        return await _result_of(server, server.restart)
+
+    def _forget(self, names: Iterable[str]) -> None:
+        before = len(self._stopped)
+        self._stopped.difference_update(names)
+        if len(self._stopped) != before:
+            self._on_choice(frozenset(self._stopped))
+
+
+def is_same_launch(one: LaunchSpec, other: LaunchSpec) -> bool:
+    """Whether both say the same, leaving aside the environment, which is resolved at each start."""
+    return _launch(one) == _launch(other)
+
+
+def _launch(spec: LaunchSpec) -> tuple[object, ...]:
+    problem = spec.problem.as_json() if spec.problem else None
+    return (spec.argv, spec.cwd, spec.version, spec.digest, spec.title, spec.policy, problem)
+
+
+async def _result_of(server: Server, work: Callable[[], Awaitable[None]]) -> Result:
+    try:
+        await work()
+    except OctaveError as error:
+        return {"name": server.name, "status": server.state, "error": error.as_json()}
+    return {"name": server.name, "status": server.state, "pid": server.pid}

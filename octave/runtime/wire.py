@@ -1,0 +1,301 @@
+"""Newline-delimited JSON-RPC: lines out of bytes, envelopes out of lines, values put into lines.
+
+Pure. Only the envelope is decoded; whatever lies deeper is kept as the text it arrived in, so
+key order, number text, escapes and unknown members survive. Memory and time are bounded by the
+limit per line and linear in its length. Framing: MCP 2025-11-25, transports, stdio.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from octave.runtime import json_text
+from octave.runtime.json_text import Path as Path
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+
+HEAD_BYTES = 4096
+"""How much of a too long line is kept: its id stands near the start."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Malformed(ValueError):
+    """The line is no JSON-RPC message; `code` is the JSON-RPC error it deserves."""
+
+    def __init__(self, reason: str, code: int = PARSE_ERROR) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Oversize:
+    """A line over the limit, dropped: its first `HEAD_BYTES` and its length without newline."""
+
+    head: bytes
+    size_bytes: int
+
+
+class Framer:
+    """Cuts a stream of bytes into lines at ``\\n`` and nowhere else; holds one line at most."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._rest = bytearray()
+        self._size_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes | Oversize]:
+        """Take `data` and return the lines it completes, without newline; empty ones are dropped.
+
+        One trailing ``\\r`` is stripped. A line over the limit becomes one `Oversize` when it ends.
+        """
+        *complete, rest = data.split(b"\n")
+        lines = [self._whole(end) for end in complete]
+        self._keep(rest)
+        return [line for line in lines if line]
+
+    def end(self) -> bytes:
+        """Return what came after the last newline (its head, when it is over the limit)."""
+        rest = bytes(self._rest)
+        self._rest.clear()
+        self._size_bytes = 0
+        return rest
+
+    def _keep(self, data: bytes) -> None:
+        self._size_bytes += len(data)
+        if self._size_bytes <= self._limit_bytes:
+            self._rest += data
+        else:
+            self._rest += data[:HEAD_BYTES]
+            del self._rest[HEAD_BYTES:]
+
+    def _whole(self, line: bytes) -> bytes | Oversize:
+        size_bytes = len(line)
+        if self._size_bytes:
+            self._keep(line)
+            size_bytes, line = self._size_bytes, self.end()
+        if size_bytes > self._limit_bytes:
+            return Oversize(line[:HEAD_BYTES], size_bytes)
+        return line.removesuffix(b"\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One JSON-RPC message: its line, and the members of its envelope as raw JSON text.
+
+    None means absent; an id of ``null`` is ``b"null"``. `method` is the decoded name.
+    """
+
+    line: bytes
+    id: bytes | None
+    method: str | None
+    params: bytes | None
+    result: bytes | None
+    error: bytes | None
+
+    @property
+    def is_request(self) -> bool:
+        """It wants an answer."""
+        return self.method is not None and self.id is not None
+
+    @property
+    def is_notification(self) -> bool:
+        """It wants none."""
+        return self.method is not None and self.id is None
+
+    @property
+    def is_answer(self) -> bool:
+        """It is a result or an error."""
+        return self.method is None
+
+
+_ABSENT = msgspec.Raw()
+
+
+class _Envelope(msgspec.Struct):
+    jsonrpc: str
+    id: msgspec.Raw = _ABSENT
+    method: str | None = None
+    params: msgspec.Raw = _ABSENT
+    result: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+
+
+def decode(line: bytes) -> Message:
+    """Read the envelope of one line; of members given twice the last one counts.
+
+    A leading byte order mark is dropped and bytes that are not UTF-8 are replaced by U+FFFD, in
+    `Message.line` too, so that what is passed on is text.
+
+    Raises:
+        Malformed: no JSON, NaN or Infinity, nested too deeply, a batch, or not JSON-RPC 2.0.
+    """
+    line = _as_text(line)
+    try:
+        envelope = _ENVELOPE.decode(line)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"not a JSON-RPC message: {error}", INVALID_REQUEST) from error
+    except RecursionError as error:
+        raise Malformed("nested too deeply") from error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        # msgspec refuses lone surrogates such as "\ud800" even where it skips; they are legal JSON.
+        envelope = _decode_slowly(line)
+    if envelope.jsonrpc != "2.0":
+        raise Malformed("`jsonrpc` is not 2.0", INVALID_REQUEST)
+    message = Message(
+        line,
+        bytes(envelope.id) or None,
+        envelope.method,
+        bytes(envelope.params) or None,
+        bytes(envelope.result) or None,
+        bytes(envelope.error) or None,
+    )
+    if message.id is not None and message.id[:1] in b"{[":
+        raise Malformed("`id` is not a string or number", INVALID_REQUEST)
+    if message.method is None and message.result is None and message.error is None:
+        raise Malformed("neither request nor answer", INVALID_REQUEST)
+    return message
+
+
+def splice(text: bytes, changes: Mapping[Path, bytes]) -> bytes:
+    """Return the JSON object `text` with the values at the given member paths replaced.
+
+    Every other byte is kept. A member given twice is replaced each time, so that no reader,
+    whichever one it believes, sees the old value.
+
+    Args:
+        text: an object, well-formed, as `decode` accepts it.
+        changes: raw JSON by path, such as ``("params", "name")``; no path a prefix of another.
+
+    Raises:
+        KeyError: nothing is at one of the paths.
+    """
+    view = memoryview(text)
+    pieces: list[bytes | memoryview] = []
+    position = 0
+    for start, end, path in json_text.spans(text, changes):
+        pieces += (view[position:start], changes[path])
+        position = end
+    pieces.append(view[position:])
+    return b"".join(pieces)
+
+
+def member(text: bytes, *path: str) -> bytes | None:
+    """Return the raw JSON at the member path, None when there is none; the last of twins counts."""
+    for key in path:
+        try:
+            found: Mapping[str, bytes | msgspec.Raw] = json_text.OBJECT.decode(text)
+        except msgspec.ValidationError:
+            return None
+        except json_text.UNDECODED:
+            found = _members_slowly(text) if text.lstrip().startswith(b"{") else {}
+        if key not in found:
+            return None
+        text = bytes(found[key])
+    return text
+
+
+def elements(text: bytes) -> list[bytes]:
+    """Return the raw JSON of each element of the array `text`; none when it is something else."""
+    try:
+        return [bytes(element) for element in json_text.ARRAY.decode(text)]
+    except msgspec.ValidationError:
+        return []
+    except json_text.UNDECODED:
+        return json_text.elements(text)
+
+
+def scan_id(head: bytes) -> bytes | None:
+    """Return the `id` of an answer whose line is cut or broken, where `head` still shows it.
+
+    None for a request or notification, and when a long member stands before the id.
+    """
+    found: bytes | None = None
+    try:
+        for key, start, end in json_text.members(head):
+            if key == "method":
+                return None
+            if key == "id" and end < len(head):
+                found = head[start:end]
+    except ValueError:
+        return found
+    return found
+
+
+def request(identifier: int | bytes, method: str, params: bytes | None = None) -> bytes:
+    """Return a request's line, without newline; `params` and a bytes id are raw JSON."""
+    raw_id = identifier if isinstance(identifier, bytes) else b"%d" % identifier
+    body = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (raw_id, msgspec.json.encode(method))
+    return body + (b"}" if params is None else b',"params":%b}' % params)
+
+
+def notification(method: str, params: bytes | None = None) -> bytes:
+    """Return a notification's line, without newline; `params` is raw JSON."""
+    body = b'{"jsonrpc":"2.0","method":%b' % msgspec.json.encode(method)
+    return body + (b"}" if params is None else b',"params":%b}' % params)
+
+
+def result(identifier: bytes, value: bytes) -> bytes:
+    """Return an answer's line, without newline; both arguments are raw JSON."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (identifier, value)
+
+
+def error(identifier: bytes | None, code: int, message: str, data: bytes | None = None) -> bytes:
+    """Return an error answer's line, without newline; `data` is raw JSON, id None is null."""
+    body = msgspec.json.encode({"code": code, "message": message})
+    if data is not None:
+        body = b'%b,"data":%b}' % (body[:-1], data)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier or b"null", body)
+
+
+def _as_text(line: bytes) -> bytes:
+    if line.startswith(_BOM):
+        line = line[len(_BOM) :]
+    if line.isascii():
+        return line
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return line.decode(errors="replace").encode()
+    return line
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Numbers stay text: an integer of 5000 digits is legal JSON and Python refuses to convert it.
+_STRICT = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+
+
+def _decode_slowly(line: bytes) -> _Envelope:
+    try:
+        _STRICT.decode(line.decode())
+    except ValueError as error:
+        raise Malformed(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise Malformed("nested too deeply") from error
+    if not line.lstrip().startswith(b"{"):
+        raise Malformed("not an object", INVALID_REQUEST)
+    found = _members_slowly(line)
+    method = json.loads(found["method"]) if "method" in found else None
+    if not isinstance(method, str | None):
+        raise Malformed("`method` is not a string", INVALID_REQUEST)
+    return _Envelope(
+        jsonrpc=json.loads(found.get("jsonrpc", b"null")),
+        method=method,
+        **{name: msgspec.Raw(found.get(name, b"")) for name in ("id", "params", "result", "error")},
+    )
+
+
+def _members_slowly(text: bytes) -> dict[str, bytes]:
+    return {key: text[start:end] for key, start, end in json_text.members(text)}

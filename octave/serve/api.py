@@ -1,0 +1,167 @@
+"""The HTTP API: the operations of `Control` as routes. Stands behind `guard.Guard`.
+
+Definitions and results are sent as the bytes that the server wrote. No route takes a command.
+"""
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from octave import __version__
+from octave.errors import OctaveError, from_json
+from octave.serve.control import Call, Control
+from octave.serve.methods import read_arguments, read_params
+
+STATUS_OF: Mapping[str, int] = {
+    "usage": 400,
+    "missing_answer": 400,
+    "not_found": 404,
+    "server_not_found": 404,
+    "tool_not_found": 404,
+    "ambiguous": 409,
+    "not_running": 409,
+    "manifest_invalid": 409,
+    "not_trusted": 409,
+    "start_failed": 502,
+    "server_died": 502,
+    "server_busy": 503,
+    "call_timed_out": 504,
+}
+"""The HTTP status of an `OctaveError` by its code; 500 for the others."""
+
+_log = logging.getLogger(__name__)
+_Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _Call(msgspec.Struct, kw_only=True):
+    tool: str = msgspec.field(name="toolName")
+    server: str | None = msgspec.field(name="serverId", default=None)
+    arguments: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+def build(control: Control) -> Starlette:
+    """Return the application with every route of the API."""
+    api = _Api(control)
+    routes = [
+        _route("GET", "/health", api.health),
+        _route("GET", "/mcp/tools", api.tools),
+        _route("POST", "/mcp/call", api.call),
+        _route("GET", "/mcp/status", api.stats),
+        _route("GET", "/api/servers", api.servers),
+        _route("POST", "/api/servers/{name}/start", api.start),
+        _route("POST", "/api/servers/{name}/stop", api.stop),
+        _route("POST", "/api/servers/{name}/restart", api.restart),
+        _route("POST", "/api/shutdown", api.shutdown),
+    ]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
+
+
+class _Api:
+    """One method for each route."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def health(self, _: Request) -> Response:
+        return _json({"status": "ok", "version": __version__})
+
+    async def tools(self, _: Request) -> Response:
+        return _raw(await self._control.api_tools())
+
+    async def call(self, request: Request) -> Response:
+        wanted = read_params(await request.body(), _Call)
+        arguments = read_arguments(wanted.arguments)
+        return _raw(await self._control.call(Call(wanted.tool, arguments, wanted.server)))
+
+    async def stats(self, _: Request) -> Response:
+        status = await self._control.status()
+        return _json({server["name"]: _stats(server) for server in status["servers"]})
+
+    async def servers(self, _: Request) -> Response:
+        return _json(await self._control.status())
+
+    async def start(self, request: Request) -> Response:
+        return _one(await self._control.start([request.path_params["name"]]))
+
+    async def stop(self, request: Request) -> Response:
+        return _one(await self._control.stop([request.path_params["name"]]))
+
+    async def restart(self, request: Request) -> Response:
+        return _one(await self._control.restart([request.path_params["name"]]))
+
+    async def shutdown(self, _: Request) -> Response:
+        return _json(await self._control.shutdown())
+
+
+def _route(method: str, path: str, endpoint: _Endpoint) -> Route:
+    @functools.wraps(endpoint)
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except OctaveError as error:
+            return _error(STATUS_OF.get(error.code, 500), error)
+        except Exception:  # noqa: BLE001 - the edge to HTTP: one request fails, not the runtime
+            _log.exception("a bug while serving `%s %s`", method, path)
+            return _error(500, OctaveError("internal error of Octave"))
+
+    return Route(path, guarded, methods=[method])
+
+
+async def _no_route(request: Request, exception: Exception) -> Response:
+    assert isinstance(exception, HTTPException)
+    error = OctaveError(f"no route `{request.method} {request.url.path}`", hint="see `/health`")
+    return _error(exception.status_code, error, exception.headers)
+
+
+def _stats(server: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "status": server["state"],
+        "uptime": server["uptimeSeconds"],
+        "stats": {
+            "callCount": server["calls"],
+            "errorCount": server["errors"],
+            "lastCallDuration": server["lastMs"],
+            "avgCallDuration": server["averageMs"],
+            "p50": server["p50Ms"],
+            "p95": server["p95Ms"],
+            "p99": server["p99Ms"],
+        },
+        "pid": server["pid"],
+        "memoryBytes": server["memoryBytes"],
+        "restarts": server["restarts"],
+        "lastError": server["lastError"],
+    }
+
+
+def _one(answer: Mapping[str, Any]) -> Response:
+    (result,) = answer["results"]
+    if "error" not in result:
+        return _json(result)
+    error = from_json(result["error"])
+    return _error(STATUS_OF.get(error.code, 500), error)
+
+
+def _error(status: int, error: OctaveError, headers: Mapping[str, str] | None = None) -> Response:
+    members: dict[str, Any] = {
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "details": error.details,
+    }
+    return _json({"error": members}, status, headers)
+
+
+def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return _raw(msgspec.json.encode(value), status, headers)
+
+
+def _raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status, headers, media_type="application/json")

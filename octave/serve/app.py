@@ -1,0 +1,391 @@
+"""Composition root of a runtime: builds everything, owns the outermost task group.
+
+`serve` reads as start-up, run, shutdown; of what it takes of the machine it takes the lock first
+and gives it back last. `private` is the same without anything that others could reach. Nothing is
+printed here; whoever calls is told.
+"""
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+import filelock
+import psutil
+
+from octave import __version__
+from octave.errors import NotFound, OctaveError, did_you_mean
+from octave.gateway.audience import Scope
+from octave.gateway.catalogue import Catalogue
+from octave.gateway.router import Router
+from octave.gateway.session import Session
+from octave.home import Workspace
+from octave.packages import manifest
+from octave.packages.launch import LaunchSpec
+from octave.packages.specs import launch_specs
+from octave.runtime.logs import ServerLog
+from octave.runtime.server import Event
+from octave.runtime.supervisor import Supervisor
+from octave.serve import claim
+from octave.serve.control import Control, Runtime
+from octave.serve.methods import ControlConversation
+from octave.serve.socket import Conversation, Door, Send, Wish, bind
+from octave.settings import Settings
+
+WATCH_S = 1.0
+"""How often the manifest's time stamp is looked at."""
+
+PORT_RETRY_S = 30.0
+"""How often a background runtime whose port is taken tries again."""
+
+START_LINES_S = 5.0
+"""`ready` waits this long for `auto_start` servers to show what becomes of them."""
+
+_ACTIVE = frozenset({"starting", "ready", "backoff", "stopping"})
+_SETTLED = frozenset({"ready", "backoff", "failed", "stopped"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of a runtime; None: as the manifest says."""
+
+    background: bool = False
+    host: str | None = None
+    port: int | None = None
+    allow_remote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Who is told what happens. Called in the event loop; must neither block nor raise."""
+
+    event: Callable[[Event], None] = lambda _: None
+    """Whatever happens to a server, its start-up included."""
+    ready: Callable[[Mapping[str, object]], None] = lambda _: None
+    """Once, with the content of runtime.json, when everything can be reached."""
+    warning: Callable[[str], None] = lambda _: None
+    """A sentence: something does not work and the runtime goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What answers calls, whoever asks."""
+
+    supervisor: Supervisor
+    catalogue: Catalogue
+    router: Router
+
+
+def assemble(workspace: Workspace, specs: Iterable[LaunchSpec], settings: Settings) -> Parts:
+    """Return the connected parts; their `run` is the caller's."""
+    supervisor = Supervisor(
+        specs,
+        lambda name: ServerLog(workspace.log(name)),
+        stopped=claim.read_choices(workspace),
+        on_choice=lambda stopped: claim.write_choices(workspace, stopped),
+    )
+    catalogue = Catalogue(supervisor, workspace.catalogue, tool_cache_s=settings.tool_cache_s)
+    router = Router(supervisor, catalogue)
+    supervisor.on_notification = router.heard
+    return Parts(supervisor, catalogue, router)
+
+
+@contextlib.asynccontextmanager
+async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIterator[Control]:
+    """Give the operations of a runtime that nobody else can reach, for one call.
+
+    It takes no lock, socket, port or token, starts only what is called, and writes the same logs.
+
+    Raises:
+        ManifestError, NotTrusted: the manifest cannot be used.
+        OSError: the state folder cannot be written.
+    """
+    workspace.prepare()
+    settings = manifest.load(workspace.manifest).settings
+    specs = [
+        replace(spec, policy=replace(spec.policy, auto_start=False))
+        for spec in launch_specs(workspace, environ)
+    ]
+    parts = assemble(workspace, specs, settings)
+    runtime = Runtime(lambda: specs, lambda: {"running": False}, lambda: None)
+    async with anyio.create_task_group() as tasks:
+        ended = anyio.Event()
+        await tasks.start(parts.catalogue.run)
+        await tasks.start(_supervise, parts, ended)
+        try:
+            yield Control(parts.supervisor, parts.router, runtime)
+        finally:
+            parts.supervisor.close()
+            with anyio.CancelScope(shield=True):
+                await ended.wait()
+            tasks.cancel_scope.cancel()
+
+
+async def serve(
+    workspace: Workspace, environ: Mapping[str, str], options: Options, report: Report
+) -> None:
+    """Run a runtime for the workspace until it is told to end; SIGINT, SIGTERM or `shutdown` do.
+
+    Raises:
+        Locked: one runs already.
+        PortTaken: and it is not a background runtime, which goes on without.
+        ManifestError, NotTrusted, UsageError: it cannot run like this. Nothing was started.
+        OSError: the state folder cannot be written.
+    """
+    workspace.prepare()
+    lock = claim.take_lock(workspace)
+    try:
+        claim.sweep(workspace)
+        claim.raise_descriptor_limit()
+        settings = manifest.load(workspace.manifest).settings
+        host = options.host or settings.host
+        claim.check_host(host, settings, allow_remote=options.allow_remote)
+        serving = _Serving(_Order(workspace, environ, options, report), settings, host)
+        await serving.run(lock)
+    finally:
+        lock.release(force=True)
+
+
+async def _supervise(
+    parts: Parts,
+    ended: anyio.Event,
+    *,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    try:
+        await parts.supervisor.run(task_status=task_status)
+    finally:
+        ended.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    workspace: Workspace
+    environ: Mapping[str, str]
+    options: Options
+    report: Report
+
+
+class _Serving:
+    """One runtime from its first socket to its last."""
+
+    def __init__(self, order: _Order, settings: Settings, host: str) -> None:
+        self._order = order
+        self._settings = settings
+        self._host = host
+        self._token = claim.make_token(order.workspace, settings, order.environ)
+        self._parts = assemble(order.workspace, self._specs(), settings)
+        self._parts.supervisor.on_event = self._heard
+        self._unsettled = {
+            server.name
+            for server in self._parts.supervisor.servers.values()
+            if server.spec.policy.auto_start and server.state != "stopped"
+        }
+        runtime = Runtime(self._specs, self._describe, self._begin_stop)
+        self._control = Control(self._parts.supervisor, self._parts.router, runtime)
+        self._door = Door(self._open_conversation, settings.max_message_bytes)
+        self._stop = anyio.Event()
+        self._servers_ended = anyio.Event()
+        self._settled = anyio.Event()
+        self._began_s = time.monotonic()
+        self._warnings: dict[str, str] = {}
+        self._facts: dict[str, object] = {
+            "pid": os.getpid(),
+            "url": None,
+            "port": None,
+            "socket": None,
+            "version": __version__,
+            "startedAt": datetime.now(UTC).isoformat(timespec="seconds"),
+            "background": order.options.background,
+        }
+
+    async def run(self, lock: filelock.BaseFileLock) -> None:
+        """Start up, run until told to stop, shut down; then give everything back."""
+        workspace = self._order.workspace
+        # Before any server starts: a taken port may be the end of it.
+        listener = self._bind_port()
+        path = workspace.new_socket(self._order.environ)
+        self._facts["socket"] = os.fspath(path)
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(self._take_signals)
+                await self._start_up(tasks, bind(path), listener)
+                await self._stop.wait()
+                self._door.shut()
+                self._parts.supervisor.close()
+                await self._servers_ended.wait()
+                # Whoever asked for the shutdown waits for the end of its connection, which comes
+                # with the cancellation: the workspace is free by then.
+                claim.give_back(workspace, path)
+                lock.release(force=True)
+                tasks.cancel_scope.cancel()
+        finally:
+            if listener is not None:
+                listener.close()
+            if lock.is_locked:
+                claim.give_back(workspace, path)
+
+    async def _start_up(
+        self, tasks: anyio.abc.TaskGroup, door: socket.socket, listener: socket.socket | None
+    ) -> None:
+        await tasks.start(self._parts.catalogue.run)
+        await tasks.start(_supervise, self._parts, self._servers_ended)
+        await tasks.start(self._door.run, door)
+        self._write_facts()
+        tasks.start_soon(self._watch_manifest)
+        if listener is not None:
+            await self._serve_http(tasks, listener)
+        else:
+            tasks.start_soon(self._retry_port, tasks)
+        if self._order.options.background:
+            tasks.start_soon(self._watch_idleness)
+        elif self._unsettled:
+            with anyio.move_on_after(START_LINES_S):
+                await self._settled.wait()
+        self._order.report.ready(dict(self._facts))
+
+    def _bind_port(self) -> socket.socket | None:
+        port = self._order.options.port
+        if port is None:
+            port = claim.default_port(self._order.workspace, self._settings)
+        try:
+            listener = claim.bind_port(self._host, port)
+        except claim.PortTaken as error:
+            if not self._order.options.background:
+                raise
+            self._warn("port", f"{error.message}; reachable through the socket alone")
+            return None
+        self._warnings.pop("port", None)
+        return listener
+
+    async def _retry_port(self, tasks: anyio.abc.TaskGroup) -> None:
+        listener = None
+        while listener is None:
+            await anyio.sleep(PORT_RETRY_S)
+            listener = self._bind_port()
+        await self._serve_http(tasks, listener)
+
+    async def _serve_http(self, tasks: anyio.abc.TaskGroup, listener: socket.socket) -> None:
+        # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
+        http = await anyio.to_thread.run_sync(importlib.import_module, "octave.serve.http")
+        hosts = self._settings.allowed_hosts
+        await tasks.start(http.serve_http, listener, self._control, self._token, hosts)
+        port = listener.getsockname()[1]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._facts |= {"port": port, "url": f"http://{host}:{port}"}
+        self._write_facts()
+
+    def _write_facts(self) -> None:
+        token = self._token if self._facts["url"] else None
+        claim.write_facts(self._order.workspace, self._facts, token)
+
+    def _specs(self) -> list[LaunchSpec]:
+        return launch_specs(self._order.workspace, self._order.environ)
+
+    def _describe(self) -> dict[str, object]:
+        return {
+            "running": True,
+            **self._facts,
+            "uptimeSeconds": round(time.monotonic() - self._began_s, 3),
+            "memoryBytes": psutil.Process().memory_info().rss,
+            "warning": "; ".join(self._warnings.values()) or None,
+        }
+
+    def _begin_stop(self) -> None:
+        self._stop.set()
+
+    def _open_conversation(self, wish: Wish | None, send: Send) -> Conversation:
+        if wish is None:
+            return ControlConversation(self._control, send)
+        return Session(self._parts.router, self._scope(wish), send)
+
+    def _scope(self, wish: Wish) -> Scope:
+        for name in wish.servers:
+            self._parts.router.server(name)
+        if wish.profile is None:
+            return Scope(wish.servers or None, single=len(wish.servers) == 1)
+        profiles = manifest.load(self._order.workspace.manifest).profiles
+        if wish.profile not in profiles:
+            hint = did_you_mean(wish.profile, profiles)
+            raise NotFound(f"no profile `{wish.profile}` in octave.toml", hint=hint)
+        return Scope(tuple(dict.fromkeys((*profiles[wish.profile], *wish.servers))))
+
+    def _heard(self, event: Event) -> None:
+        if event.kind == "ready":
+            self._parts.catalogue.became_ready(event.server)
+        if event.kind in _SETTLED:
+            self._unsettled.discard(event.server)
+            if not self._unsettled:
+                self._settled.set()
+        self._order.report.event(event)
+
+    def _warn(self, about: str, sentence: str) -> None:
+        if self._warnings.get(about) != sentence:
+            self._warnings[about] = sentence
+            self._order.report.warning(sentence)
+
+    async def _take_signals(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        with anyio.open_signal_receiver(*wanted) as received:
+            task_status.started()
+            async for number in received:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                elif self._stop.is_set():
+                    _kill(self._parts.supervisor)
+                else:
+                    self._stop.set()
+
+    async def _reload(self) -> None:
+        try:
+            await self._control.reload()
+        except (OctaveError, OSError) as error:
+            self._warn("manifest", f"the old manifest stays in force: {error}")
+        else:
+            self._warnings.pop("manifest", None)
+
+    async def _watch_manifest(self) -> None:
+        seen = _stamp(self._order.workspace.manifest)
+        while True:
+            await anyio.sleep(WATCH_S)
+            found = _stamp(self._order.workspace.manifest)
+            if found != seen:
+                seen = found
+                await self._reload()
+
+    async def _watch_idleness(self) -> None:
+        limit_s = self._settings.runtime_idle_s
+        active_s = time.monotonic()
+        while time.monotonic() - active_s < limit_s:
+            await anyio.sleep(min(WATCH_S, limit_s))
+            servers = self._parts.supervisor.servers.values()
+            if self._door.connections or any(server.state in _ACTIVE for server in servers):
+                active_s = time.monotonic()
+        self._stop.set()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _kill(supervisor: Supervisor) -> None:
+    """End every server without asking; their tasks then end by themselves."""
+    for server in supervisor.servers.values():
+        if server.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)

@@ -1,0 +1,208 @@
+"""What one can ask of a runtime, each operation once; the socket and the HTTP API share them.
+
+Plain functions over the supervisor and the router. Definitions and results stay the bytes that the
+server wrote. Whatever cannot be done is an `OctaveError`.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import msgspec
+
+from octave.errors import CallTimedOut, OctaveError, UsageError
+from octave.gateway.listing import text_of
+from octave.gateway.naming import qualified
+from octave.gateway.router import Router
+from octave.packages.launch import LaunchSpec
+from octave.runtime import wire
+from octave.runtime.supervisor import Result, Supervisor
+
+OnProgress = Callable[[bytes], None]
+"""Takes the raw params of one progress notification; must neither block nor raise."""
+
+_REQUEST_ID = 1
+"""Only links the line below to its progress; the server sees an id of the connection's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool to be called."""
+
+    tool: str
+    """The server's own name for it, or the qualified one."""
+    arguments: bytes = b"{}"
+    """A raw JSON object, passed on as it is."""
+    server: str | None = None
+    """None: whichever server offers it."""
+    timeout_s: float | None = None
+    """From now to the answer, starting the server included; None: the server's own limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the operations need of the process around them."""
+
+    specs: Callable[[], Iterable[LaunchSpec]]
+    """Reads the manifest and the records anew."""
+    describe: Callable[[], dict[str, object]]
+    """The `runtime` part of `status`."""
+    shut_down: Callable[[], None]
+    """Begins the ordered stop and returns at once."""
+
+
+class Control:
+    """The operations of one runtime."""
+
+    def __init__(self, supervisor: Supervisor, router: Router, runtime: Runtime) -> None:
+        self._supervisor = supervisor
+        self._router = router
+        self._runtime = runtime
+        self._reloading = anyio.Lock()
+
+    async def status(self, names: Sequence[str] = ()) -> dict[str, Any]:
+        """Return ``{"runtime", "servers"}`` as FORMATS has it, for all servers when none is named.
+
+        Raises:
+            ServerNotFound: one of `names` does not exist.
+        """
+        for name in names:
+            self._router.server(name)
+        servers = await self._supervisor.snapshot(names or None)
+        for server in servers:
+            known = self._router.catalogue.get(server["name"])
+            figures = self._router.server(server["name"]).figures
+            server["tools"] = None if known is None else len(known.tools)
+            server |= {"lastMs": figures.last_ms, "averageMs": figures.average_ms}
+        return {"runtime": self._runtime.describe(), "servers": servers}
+
+    async def start(self, names: Sequence[str], *, every: bool = False) -> dict[str, Any]:
+        """Start servers and wait until each is ready; ``{"results", "tookSeconds"}``."""
+        return await self._several(self._supervisor.start, names, every=every)
+
+    async def stop(self, names: Sequence[str], *, every: bool = False) -> dict[str, Any]:
+        """Stop servers until they are started by name; ``{"results", "tookSeconds"}``."""
+        return await self._several(self._supervisor.stop, names, every=every)
+
+    async def restart(self, names: Sequence[str], *, every: bool = False) -> dict[str, Any]:
+        """Give servers a fresh process; ``{"results", "tookSeconds"}``."""
+        return await self._several(self._supervisor.restart, names, every=every)
+
+    async def reload(self) -> dict[str, list[str]]:
+        """Read the manifest anew; ``{"added", "removed", "changed"}`` names of servers.
+
+        Raises:
+            OctaveError: it cannot be read, or is not trusted; nothing has changed then.
+        """
+        async with self._reloading:
+            touched = await self._supervisor.reload(self._runtime.specs())
+        if any(touched.values()):
+            self._router.audience.servers_changed()
+        return touched
+
+    async def tools(self, server: str | None = None) -> bytes:
+        """Return a raw JSON array of ``{"server", "qualifiedName", ...the definition}``.
+
+        Raises:
+            ServerNotFound: `server` does not exist.
+            OctaveError: `server` cannot be started.
+        """
+        found = await self._router.merged_tools(None if server is None else [server])
+        return _array(
+            _with_members(
+                tool,
+                {"server": name, "qualifiedName": qualified(name, text_of(tool, "name") or "")},
+                first=True,
+            )
+            for name, tool in found
+        )
+
+    async def api_tools(self) -> bytes:
+        """Return the same as ``{"tools": [...]}`` with `_serverId` and `_serverName` at the end."""
+        servers = self._supervisor.servers
+        tools = _array(
+            _with_members(
+                tool, {"_serverId": name, "_serverName": servers[name].spec.title or name}
+            )
+            for name, tool in await self._router.merged_tools()
+        )
+        return b'{"tools":%b}' % tools
+
+    async def call(self, call: Call, on_progress: OnProgress | None = None) -> bytes:
+        """Call a tool, starting its server if need be, and return the raw result.
+
+        A result with `isError` is a result.
+
+        Raises:
+            NotFound: no server, or more than one, offers the tool.
+            StartFailed, ServerDied, ServerBusy, NotRunning: the server could not answer.
+            CallTimedOut: nor did it within the time allowed; the call is cancelled.
+            OctaveError: it answered with a JSON-RPC error, which `details` hold under `answer`.
+        """
+        with anyio.move_on_after(call.timeout_s):
+            return await self._call(call, on_progress)
+        raise CallTimedOut(
+            f"`{call.tool}` did not answer within {call.timeout_s:g} s",
+            hint="allow more time with `--timeout`",
+        )
+
+    async def shutdown(self) -> dict[str, Any]:
+        """Begin the ordered stop of the runtime; ``{}``."""
+        self._runtime.shut_down()
+        return {}
+
+    async def _call(self, call: Call, on_progress: OnProgress | None) -> bytes:
+        server, tool = await self._router.find_tool(call.tool, call.server)
+        params = b'{"name":%b,"arguments":%b}' % (json.dumps(tool).encode(), call.arguments)
+        if on_progress is not None:
+            params = b'%b,"_meta":{"progressToken":%d}}' % (params[:-1], _REQUEST_ID)
+        message = wire.decode(wire.request(_REQUEST_ID, "tools/call", params))
+
+        def heard(line: bytes) -> None:
+            told = wire.decode(line).params
+            if on_progress is not None and told is not None:
+                on_progress(told)
+
+        answer = await self._router.server(server).forward(message, {}, heard)
+        result: bytes | None = answer.result
+        if result is None:
+            raise _refused(server, tool, answer.error or b"{}")
+        return result
+
+    async def _several(
+        self,
+        work: Callable[[Sequence[str]], Awaitable[list[Result]]],
+        names: Sequence[str],
+        *,
+        every: bool,
+    ) -> dict[str, Any]:
+        if not names and not every:
+            raise UsageError("no server is named", hint="name one, or say `--all`")
+        began_s = time.monotonic()
+        results = await work(list(self._supervisor.servers) if every else names)
+        return {"results": results, "tookSeconds": round(time.monotonic() - began_s, 3)}
+
+
+def _refused(server: str, tool: str, error: bytes) -> OctaveError:
+    text = text_of(error, "message") or "no reason given"
+    try:
+        details = {"answer": json.loads(error)}
+    except (ValueError, RecursionError):
+        details = {}
+    return OctaveError(f"`{server}` refused to run `{tool}`: {text}", details=details)
+
+
+def _array(items: Iterable[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"
+
+
+def _with_members(text: bytes, members: dict[str, str], *, first: bool = False) -> bytes:
+    """Return the JSON object `text`, every byte kept, with `members` before or after its own."""
+    added = msgspec.json.encode(members)[1:-1]
+    body = text.strip()[1:-1]
+    if not body.strip():
+        return b"{%b}" % added
+    return b"{%b,%b}" % ((added, body) if first else (body, added))

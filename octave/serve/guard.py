@@ -1,0 +1,172 @@
+"""One gate before every route: Host, Origin, token, body size, content type, in that order.
+
+Any web page can reach a port on loopback, so nothing behind this gate is reached without the
+token, and no CORS header is ever sent. Pure ASGI; it reads the whole body, so that a chunked one
+is measured too, and hands it on as it came.
+"""
+
+import hmac
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_LIMIT_BYTES = 4 * 2**20
+"""As much as the MCP SDKs take; arguments of a call are far smaller."""
+
+OPEN_ROUTE = ("GET", "/health")
+"""Says only that a runtime lives here, and which version."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request went no further."""
+
+    status: int
+    code: str
+    message: str
+    hint: str | None = None
+
+    def body(self) -> bytes:
+        """Return ``{"error": {"code", "message", "hint"}}``."""
+        error = {"code": self.code, "message": self.message, "hint": self.hint}
+        return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+_HOST = Refusal(
+    421,
+    "host_refused",
+    "the Host header does not name this runtime",
+    "use http://127.0.0.1 with the runtime's port, or name the host in `allowed_hosts`",
+)
+_ORIGIN = Refusal(403, "origin_refused", "requests from other web pages are refused")
+_TOKEN = Refusal(
+    401,
+    "token_invalid",
+    "the bearer token is missing or wrong",
+    "send `Authorization: Bearer` with the content of the file `run/token`",
+)
+_BODY = Refusal(413, "body_too_large", "the body is larger than 4 MiB")
+_CONTENT_TYPE = Refusal(
+    415,
+    "content_type_refused",
+    "the body must be JSON",
+    "send `Content-Type: application/json`",
+)
+
+
+class Guard:
+    """ASGI middleware that lets only well-addressed, authorized, bounded JSON requests through.
+
+    Args:
+        app: what lies behind the gate.
+        port: the one the runtime listens on; part of every allowed Host.
+        token: at least 256 bit.
+        allowed_hosts: further whole Host values, port included where clients send one.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, port: int, token: str, allowed_hosts: Iterable[str] = ()
+    ) -> None:
+        hosts = [f"{name}:{port}" for name in _LOOPBACK]
+        hosts.extend(name.lower() for name in allowed_hosts)
+        self._app = app
+        self._hosts = frozenset(name.encode("latin-1", "replace") for name in hosts)
+        self._origins = frozenset(b"http://" + host for host in self._hosts)
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a refused request; hand the others on with their body already read."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        refusal = self._refuse_head(scope)
+        if refusal is not None:
+            await _answer(send, refusal)
+            return
+        body = await _read_body(receive)
+        if body is None:
+            return
+        refusal = _refuse_body(scope, body)
+        if refusal is not None:
+            await _answer(send, refusal)
+            return
+        await self._app(scope, _replay(body, receive), send)
+
+    def _refuse_head(self, scope: Scope) -> Refusal | None:
+        hosts = _values(scope, b"host")
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return _HOST
+        origins = _values(scope, b"origin")
+        if origins and (len(origins) > 1 or origins[0].lower() not in self._origins):
+            return _ORIGIN
+        is_open = (scope["method"], scope["path"]) == OPEN_ROUTE
+        if not is_open and not self._is_authorized(_values(scope, b"authorization")):
+            return _TOKEN
+        lengths = _values(scope, b"content-length")
+        if any(not value.isdigit() or int(value) > BODY_LIMIT_BYTES for value in lengths):
+            return _BODY
+        return None
+
+    def _is_authorized(self, values: Sequence[bytes]) -> bool:
+        if len(values) != 1:
+            return False
+        scheme, _, token = values[0].partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    # ASGI gives header names in lower case; the HTTP parser trimmed the values.
+    return [value for key, value in scope["headers"] if key == name]
+
+
+def _refuse_body(scope: Scope, body: bytes) -> Refusal | None:
+    if len(body) > BODY_LIMIT_BYTES:
+        return _BODY
+    if scope["method"] in {"GET", "HEAD"}:
+        return None
+    types = _values(scope, b"content-type")
+    if not body and not types:
+        return None
+    media_types = [value.split(b";")[0].strip().lower() for value in types]
+    return None if media_types == [b"application/json"] else _CONTENT_TYPE
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """Return the body, at most one piece longer than the limit; None when the client left."""
+    body = bytearray()
+    while len(body) <= BODY_LIMIT_BYTES:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replayed
+
+
+async def _answer(send: Send, refusal: Refusal) -> None:
+    body = refusal.body()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if refusal.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,293 @@
+"""The unix socket: MCP sessions and control connections, framed as on stdio.
+
+The first line of a connection says who is there and is answered with one line; after it an MCP
+session never reaches the runtime's own methods, and a control connection nothing else. No byte
+waits without a bound: a peer that does not read is read no more, and cut when that does not help.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.abc
+import msgspec
+
+from octave import __version__
+from octave.errors import OctaveError, UsageError
+from octave.gateway.session import SessionOverflow
+from octave.runtime import wire
+
+HELLO_LIMIT_BYTES = 64 * 1024
+HELLO_TIMEOUT_S = 10.0
+"""Whoever connects says at once who it is."""
+
+HIGH_WATER_BYTES = 2**20
+"""More than this unread, and the peer's own lines wait until it has read some."""
+
+CUT_AFTER_BYTES = 32 * 2**20
+"""Twice the largest message: a peer that far behind does not read at all."""
+
+FINISH_S = 5.0
+"""After the end of a client's input its open requests get this long."""
+
+BACKLOG = 128
+
+_log = logging.getLogger(__name__)
+
+
+class _Proxy(msgspec.Struct):
+    servers: list[str] | None = None
+    profile: str | None = None
+
+
+class _Hello(msgspec.Struct):
+    version: int
+    proxy: _Proxy | None = None
+    control: dict[str, msgspec.Raw] | None = None
+
+
+class _FirstLine(msgspec.Struct):
+    octave: _Hello
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which servers an AI tool's proxy asked for."""
+
+    servers: tuple[str, ...]
+    """Empty: all."""
+    profile: str | None
+
+
+def read_hello(line: bytes) -> Wish | None:
+    """Return what a proxy wants by its first line; None for a control connection.
+
+    Raises:
+        UsageError: it is neither, or of a version this runtime does not speak.
+    """
+    try:
+        hello = msgspec.json.decode(line, type=_FirstLine).octave
+    except msgspec.DecodeError as error:
+        raise UsageError(f"not the first line of an Octave connection: {error}") from error
+    if hello.version != 1 or (hello.proxy is None) == (hello.control is None):
+        raise UsageError(
+            "this kind of connection is unknown to the runtime",
+            hint="run `octave shutdown`, then start the newer runtime",
+        )
+    if hello.proxy is None:
+        return None
+    return Wish(tuple(hello.proxy.servers or ()), hello.proxy.profile)
+
+
+def bind(path: Path) -> socket.socket:
+    """Return a listening socket at `path`, 0600; a stale one is replaced.
+
+    Only for the holder of the runtime's lock: whatever lies at `path` belonged to a dead runtime.
+
+    Raises:
+        OSError: the folder is missing or cannot be written.
+    """
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listener
+
+
+def peer_uid(peer: socket.socket) -> int:
+    """Return the user id of the process at the other end (unix(7), SO_PEERCRED)."""
+    if hasattr(socket, "SO_PEERCRED"):
+        credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("iII", credentials)[1])
+    # macOS, sys/un.h: LOCAL_PEERCRED (1) at SOL_LOCAL (0) begins with a version and the uid.
+    return int(struct.unpack("II", peer.getsockopt(0, 1, 8))[1])
+
+
+class Conversation(Protocol):
+    """What a connection carries once it is known: an MCP session, or control."""
+
+    async def run(
+        self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Own what goes on until it is closed; started once lines may be received."""
+
+    def receive(self, line: bytes | wire.Oversize) -> None:
+        """Take one line of the peer."""
+
+    def finish(self) -> None:
+        """The peer sends no more."""
+
+    def close(self) -> None:
+        """The peer is gone."""
+
+
+Send = Callable[[bytes], None]
+"""Takes one line without newline; raises `SessionOverflow` when the peer does not read."""
+
+
+class Door:
+    """Serves every connection of one listening socket.
+
+    Args:
+        open_conversation: for what a proxy wishes, or control (None), makes what the connection
+            carries; an `OctaveError` refuses the peer.
+        max_message_bytes: the longest line a peer may send.
+    """
+
+    def __init__(
+        self, open_conversation: Callable[[Wish | None, Send], Conversation], max_message_bytes: int
+    ) -> None:
+        self.connections: set[Connection] = set()
+        self.tasks: anyio.abc.TaskGroup
+        self.open_conversation = open_conversation
+        self.max_message_bytes = max_message_bytes
+        self._server: asyncio.Server
+
+    async def run(
+        self,
+        listener: socket.socket,
+        *,
+        task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept and serve until cancelled; then every connection is closed."""
+        loop = asyncio.get_running_loop()
+        async with anyio.create_task_group() as self.tasks:
+            self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+            task_status.started()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.shut()
+                for connection in list(self.connections):
+                    connection.close()
+
+    def shut(self) -> None:
+        """Accept nobody any more; open connections go on."""
+        self._server.close()
+
+
+class Connection(asyncio.Protocol):
+    """One accepted connection, from its first line to its end."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._transport: asyncio.Transport
+        self._first = bytearray()
+        self._framer = wire.Framer(door.max_message_bytes)
+        self._conversation: Conversation | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let in the own user only; anybody else is gone at once."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if peer_uid(transport.get_extra_info("socket")) != os.getuid():
+            transport.abort()
+            return
+        self._door.connections.add(self)
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        self._close_after(HELLO_TIMEOUT_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel what the peer had asked for and is not done."""
+        self._door.connections.discard(self)
+        self._cancel_timer()
+        if self._conversation is not None:
+            self._conversation.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the peer wrote."""
+        if self._conversation is None:
+            self._take_hello(data)
+            return
+        for line in self._framer.feed(data):
+            self._conversation.receive(line)
+
+    def eof_received(self) -> bool:
+        """Keep our half open for a while: the peer may still wait for answers."""
+        self._close_after(FINISH_S)
+        if self._conversation is None:
+            return False
+        self._conversation.finish()
+        return True
+
+    def pause_writing(self) -> None:
+        """Take no more from a peer that is behind."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on: it has read."""
+        self._transport.resume_reading()
+
+    def send(self, line: bytes) -> None:
+        """Write one line, given without newline; nothing happens once the connection closes.
+
+        Raises:
+            SessionOverflow: the peer does not read; the connection is cut.
+        """
+        if self._transport.is_closing():
+            return
+        self._transport.write(line + b"\n")
+        if self._transport.get_write_buffer_size() > CUT_AFTER_BYTES:
+            self._transport.abort()
+            raise SessionOverflow
+
+    def close(self) -> None:
+        """Write what is still to be written, then close; idempotent."""
+        self._transport.close()
+
+    def _close_after(self, delay_s: float) -> None:
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.close)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _take_hello(self, data: bytes) -> None:
+        self._first += data
+        line, newline, rest = self._first.partition(b"\n")
+        if len(line) > HELLO_LIMIT_BYTES:
+            self._transport.abort()
+        elif newline:
+            self._cancel_timer()
+            # What follows waits in the kernel until there is somebody to take it.
+            self._transport.pause_reading()
+            self._door.tasks.start_soon(self._serve, bytes(line), bytes(rest))
+
+    async def _serve(self, hello: bytes, rest: bytes) -> None:
+        try:
+            conversation = self._door.open_conversation(read_hello(hello), self.send)
+        except OctaveError as error:
+            refused = {"code": error.code, "message": error.message, "hint": error.hint}
+            self.send(msgspec.json.encode({"octave": {"error": refused}}))
+            self.close()
+            return
+        try:
+            async with anyio.create_task_group() as tasks:
+                await tasks.start(conversation.run)
+                self._conversation = conversation
+                self.send(msgspec.json.encode({"octave": {"version": 1, "runtime": __version__}}))
+                self.data_received(rest)
+                self._transport.resume_reading()
+                if self._transport.is_closing():
+                    conversation.close()
+        except Exception:  # noqa: BLE001 - the edge to one client, whose bug is not the others'
+            _log.exception("a bug while serving a connection")
+        finally:
+            self.close()

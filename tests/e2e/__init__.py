@@ -1,0 +1,1 @@
+"""The installed command against real packages: nothing of Octave is imported here."""

@@ -1,0 +1,119 @@
+"""A package index on loopback, with wheels made on the fly: what uv needs of one, no more."""
+
+import base64
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_POLL_S = 0.02
+"""How long `close` waits for the server to notice."""
+
+
+@dataclass
+class WheelIndex:
+    """Serves `/simple/NAME/` and the files; `close` ends it."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    requires_python: dict[str, str] = field(default_factory=dict)
+    status: int = 200
+
+    def __post_init__(self) -> None:
+        index = self
+
+        class Pages(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                found = index.answer(self.path)
+                self.send_response(index.status if found is not None else 404)
+                self.send_header("Content-Type", "text/html")
+                self.send_header("Content-Length", str(len(found or b"")))
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(found or b"")
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/simple"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def answer(self, path: str) -> bytes | None:
+        name = path.rstrip("/").rpartition("/")[2]
+        if path.startswith("/files/"):
+            return self.files.get(name)
+        links = [self._link(file) for file in self.files if file.startswith(f"{escaped(name)}-")]
+        return "\n".join(["<!DOCTYPE html>", *links]).encode() if links else None
+
+    def _link(self, file: str) -> str:
+        digest = hashlib.sha256(self.files[file]).hexdigest()
+        wanted = self.requires_python.get(file, "").replace("<", "&lt;").replace(">", "&gt;")
+        return f'<a href="/files/{file}#sha256={digest}" data-requires-python="{wanted}">{file}</a>'
+
+    def add(
+        self,
+        name: str,
+        version: str,
+        *,
+        scripts: Sequence[str] = (),
+        requires: Sequence[str] = (),
+        requires_python: str = "",
+        wrong_record: bool = False,
+    ) -> None:
+        """Offer a wheel whose scripts print `NAME VERSION` and their arguments."""
+        module = escaped(name)
+        file = f"{module}-{version}-py3-none-any.whl"
+        points = "".join(f"{script} = {module}:main\n" for script in scripts)
+        metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"]
+        metadata += [f"Requires-Dist: {one}\n" for one in requires]
+        if requires_python:
+            metadata.append(f"Requires-Python: {requires_python}\n")
+            self.requires_python[file] = requires_python
+        info = f"{module}-{version}.dist-info"
+        contents = {
+            f"{module}/__init__.py": f"def main():\n    import sys\n"
+            f"    print('{name} {version}', *sys.argv[1:])\n",
+            f"{info}/METADATA": "".join(metadata),
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/entry_points.txt": f"[console_scripts]\n{points}",
+        }
+        self.files[file] = wheel(contents, f"{info}/RECORD", wrong_record=wrong_record)
+
+    def add_source(self, name: str, version: str) -> None:
+        """Offer only a source distribution."""
+        self.files[f"{escaped(name)}-{version}.tar.gz"] = b"not looked into"
+
+
+def escaped(name: str) -> str:
+    return name.replace("-", "_").lower()
+
+
+def wheel(contents: Mapping[str, str], record: str, *, wrong_record: bool = False) -> bytes:
+    packed = io.BytesIO()
+    rows = [f"{record},,"]
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path, text in contents.items():
+            archive.writestr(path, text)
+            digest = hashlib.sha256(text.encode() + (b"x" if wrong_record else b"")).digest()
+            encoded = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+            rows.append(f"{path},sha256={encoded},{len(text)}")
+        archive.writestr(record, "\n".join(rows) + "\n")
+    return packed.getvalue()

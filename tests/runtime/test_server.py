@@ -1,0 +1,293 @@
+"""One server against real children, well-behaved and hostile."""
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from octave.errors import (
+    CallTimedOut,
+    NotRunning,
+    OctaveError,
+    ServerBusy,
+    ServerDied,
+    StartFailed,
+)
+from octave.packages.launch import Policy
+from octave.runtime import lifecycle, wire
+from octave.runtime import server as server_module
+from octave.runtime.logs import read
+from tests.runtime.fleet import SERVERS, call, is_alive, launch, running
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+DEAF_AFTER_PID = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from _base import Server
+class Deaf(Server):
+    def call(self, name, args, msg):
+        os.close(0)
+        self.reply(msg, super().call(name, args, msg))
+        time.sleep(600)
+Deaf().run()
+"""
+"""A server that lives on but can no longer be talked to."""
+
+
+async def test_a_hundred_callers_start_one_process(state: Path) -> None:
+    pids: set[str] = set()
+    async with running(state, launch(state, "slow_start", "0.3")) as run:
+
+        async def ask() -> None:
+            pids.add(await call(run["slow-start"], "pid"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(ask)
+        assert len(pids) == run.happened("slow-start", "start") == 1
+
+
+async def test_calls_beyond_the_limit_are_refused_as_busy(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "CALLS_AT_ONCE", 2)
+    async with (
+        running(state, launch(state, "slow_start", "0.3")) as run,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(2):
+            tasks.start_soon(call, run["slow-start"], "pid")
+        await run.until(lambda: run["slow-start"].state == "starting")
+        with pytest.raises(ServerBusy):
+            await call(run["slow-start"], "pid")
+
+
+async def test_a_crash_in_a_call_is_told_and_the_next_call_gets_a_new_process(state: Path) -> None:
+    async with running(state, launch(state, "crash_on_call")) as run:
+        server = run["crash-on-call"]
+        first = await call(server, "pid")
+        began_s = time.monotonic()
+        with pytest.raises(ServerDied, match="signal 11") as caught:
+            await call(server, "crash")
+        assert time.monotonic() - began_s < 1
+        assert caught.value.details["signal"] == 11
+        assert await call(server, "pid") != first
+        assert run.happened("crash-on-call", "call:crash") == 1
+        shown = server.snapshot()
+        assert (shown["restarts"], shown["calls"], shown["errors"]) == (1, 3, 1)
+        assert shown["lastError"]["signal"] == 11
+        assert "died" in run.kinds("crash-on-call")
+
+
+async def test_a_killed_auto_start_server_comes_back_by_itself(state: Path) -> None:
+    policy = Policy(auto_start=True, idle_timeout_s=None)
+    async with running(state, launch(state, "good", policy=policy)) as run:
+        await run.until(lambda: run["good"].state == "ready")
+        first = run["good"].pid
+        await call(run["good"], "echo", text="x")
+        assert first is not None
+        os.kill(first, 9)
+        await run.until(lambda: run.kinds("good").count("ready") == 2)
+        assert run["good"].pid != first
+
+
+async def test_an_idle_server_is_stopped_and_comes_back_with_the_next_call(state: Path) -> None:
+    policy = Policy(idle_timeout_s=0.05)
+    async with running(state, launch(state, "good", policy=policy)) as run:
+        first = await call(run["good"], "pid")
+        await run.until(lambda: run["good"].state == "idle")
+        assert not is_alive(int(first))
+        assert await call(run["good"], "pid") != first
+        assert run["good"].snapshot()["restarts"] == 0
+
+
+async def test_a_call_longer_than_the_idle_time_is_left_alone(state: Path) -> None:
+    policy = Policy(idle_timeout_s=0.05)
+    async with running(state, launch(state, "good", policy=policy)) as run:
+        assert await call(run["good"], "sleep", s=0.4) == "slept"
+        assert run.happened("good", "start") == 1
+
+
+async def test_calls_that_race_the_idle_stop_never_fail(state: Path) -> None:
+    policy = Policy(idle_timeout_s=0.001)
+    async with running(state, launch(state, "good", policy=policy)) as run:
+        for turn in range(20):
+            assert await call(run["good"], "echo", text=str(turn)) == str(turn)
+            # A little later each time: before, within and after the stop.
+            for _ in range(turn * turn):
+                await anyio.lowlevel.checkpoint()
+        assert run.happened("good", "start") > 1
+
+
+async def test_a_server_that_never_answers_the_handshake_is_given_up_in_time(state: Path) -> None:
+    policy = Policy(start_timeout_s=1)
+    async with running(state, launch(state, "never_initialize", policy=policy)) as run:
+        server = run["never-initialize"]
+        with anyio.fail_after(5):
+            with pytest.raises(StartFailed, match="initialize") as caught:
+                await call(server, "echo")
+        assert any("silent" in line for line in caught.value.details["stderrTail"])
+        assert run.happened("never-initialize", "start") == 1
+        await run.until(lambda: server.state == "idle")
+
+
+async def test_a_crash_loop_ends_failed_and_shows_its_cause(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "FIRST_DELAY_S", 0.01)
+    async with running(state, launch(state, "crash_loop", "0")) as run:
+        server = run["crash-loop"]
+        with anyio.fail_after(5):
+            with pytest.raises(StartFailed) as caught:
+                await call(server, "echo")
+        assert caught.value.hint == "`octave logs crash-loop` shows what it wrote"
+        assert (server.state, run.happened("crash-loop", "start")) == ("failed", 5)
+        told = server.snapshot()["lastError"]
+        assert told["exitCode"] == 3
+        assert any("API key" in line for line in told["stderrTail"])
+        with pytest.raises(StartFailed):
+            await call(server, "echo")
+        assert run.happened("crash-loop", "start") == 5
+    log = [entry.line for entry in read(state / "crash-loop.log")]
+    assert log.count(b"crash_loop: fatal: missing API key") == 5
+
+
+async def test_a_missing_program_is_not_tried_again(state: Path) -> None:
+    spec = replace(launch(state, "good"), argv=("/nowhere/python", "x.py"))
+    async with running(state, spec) as run:
+        with pytest.raises(StartFailed, match="/nowhere/python"):
+            await call(run["good"], "echo")
+        assert run["good"].state == "failed"
+
+
+async def test_an_environment_that_does_not_resolve_fails_that_server_at_once(state: Path) -> None:
+    def environment() -> dict[str, str]:
+        raise StartFailed("`TOKEN` of `good` is not set", hint="octave secret set good/TOKEN")
+
+    spec = replace(launch(state, "good"), environment=environment)
+    async with running(state, spec) as run:
+        with pytest.raises(StartFailed, match="TOKEN") as caught:
+            await call(run["good"], "echo")
+        assert caught.value.hint == "octave secret set good/TOKEN"
+        assert run["good"].state == "failed"
+
+
+async def test_a_server_with_a_problem_has_failed_before_anybody_calls(state: Path) -> None:
+    problem = OctaveError("`good` is not installed", hint="octave install")
+    async with running(state, replace(launch(state, "good"), argv=(), problem=problem)) as run:
+        await run.until(lambda: run["good"].state == "failed")
+        with pytest.raises(OctaveError, match="not installed"):
+            await call(run["good"], "echo")
+
+
+async def test_a_stop_waits_for_the_call_in_flight(state: Path) -> None:
+    answers: list[str] = []
+    async with running(state, launch(state, "good")) as run:
+        await call(run["good"], "pid")
+
+        async def ask() -> None:
+            answers.append(await call(run["good"], "sleep", s=0.3))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await anyio.lowlevel.checkpoint()
+            await run.supervisor.stop(["good"])
+        assert answers == ["slept"]
+
+
+async def test_a_call_that_outlasts_the_drain_is_told_of_the_stop(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_S", 0.05)
+    async with running(state, launch(state, "hang_on_call")) as run:
+        server = run["hang-on-call"]
+        await call(server, "echo", text="x")
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(NotRunning, match="was stopped before it answered"):
+                    await call(server, "hang")
+
+            tasks.start_soon(ask)
+            await anyio.lowlevel.checkpoint()
+            await server.stop()
+
+
+async def test_a_stop_during_the_start_does_not_wait_for_it(state: Path) -> None:
+    async with running(state, launch(state, "slow_start", "30")) as run:
+        server = run["slow-start"]
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(NotRunning):
+                    await call(server, "echo")
+
+            tasks.start_soon(ask)
+            await run.until(lambda: server.state == "starting")
+            with anyio.fail_after(6):
+                await server.stop()
+        assert (server.state, server.snapshot()["lastError"]) == ("stopped", None)
+
+
+async def test_a_hanging_call_is_cancelled_and_the_server_kept(state: Path) -> None:
+    policy = Policy(call_timeout_s=0.2, call_timeout_max_s=0.2)
+    async with running(state, launch(state, "hang_on_call", policy=policy)) as run:
+        server = run["hang-on-call"]
+        with pytest.raises(CallTimedOut):
+            await call(server, "hang")
+        with anyio.move_on_after(0.1):
+            await call(server, "hang")
+        # Its answer comes after both cancellations were read.
+        assert await call(server, "echo", text="still here") == "still here"
+        journal = (state / "hang-on-call" / "events.log").read_text(encoding="utf-8")
+        assert journal.count("cancelled:") == 2
+        assert run.happened("hang-on-call", "start") == 1
+        assert (server.figures.count, server.figures.errors) == (3, 1)
+
+
+async def test_own_questions_wake_the_server_but_are_no_calls(state: Path) -> None:
+    async with running(state, launch(state, "good")) as run:
+        offered = await run["good"].ask()
+        assert offered.names() == ("echo", "pid", "sleep")
+        answer = await run["good"].request("tools/list", None)
+        assert b'"echo"' in (answer.result or b"")
+        assert run["good"].figures.count == 0
+
+
+async def test_results_with_is_error_count_as_errors(state: Path) -> None:
+    async with running(state, launch(state, "good")) as run:
+        message = wire.decode(wire.request(1, "tools/call", b'{"name":"nope"}'))
+        answer = await run["good"].forward(message, {})
+        assert answer.error is not None
+        assert run["good"].figures.errors == 1
+
+
+async def test_stray_stdout_is_logged_and_counted(state: Path) -> None:
+    async with running(state, launch(state, "banner_on_stdout")) as run:
+        assert await call(run["banner-on-stdout"], "echo", text="x") == "x"
+        assert run["banner-on-stdout"].snapshot()["noise"] > 0
+    log = list(read(state / "banner-on-stdout.log"))
+    assert any(entry.stream == "out" and b"anner" in entry.line for entry in log)
+    assert [entry.line for entry in log if entry.stream == "octave"][-1] == b"stopped"
+
+
+async def test_a_call_that_was_never_sent_goes_to_the_next_process(state: Path) -> None:
+    spec = launch(state, "good")
+    script = spec.cwd / "deaf.py"
+    script.write_text(DEAF_AFTER_PID, encoding="utf-8")
+    spec = replace(spec, argv=(sys.executable, str(script), str(SERVERS)))
+    async with running(state, spec) as run:
+        first = await call(run["good"], "pid")
+        assert await call(run["good"], "pid") != first
+        assert run["good"].figures.errors == 0

@@ -1,0 +1,327 @@
+"""The real proxy as a child, in front of a socket that the test itself answers."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from octave.home import Home, Workspace, find_workspace
+from octave.proxy import usual_socket
+
+CHECKOUT = Path(__file__).parent.parent
+WELCOME = b'{"octave":{"version":1,"runtime":"9.9.9"}}\n'
+BOUND_S = 10.0
+
+Spawn = Callable[..., "subprocess.Popen[bytes]"]
+
+
+class StandIn:
+    """Listens where the home's runtime would, and speaks the first line."""
+
+    def __init__(self, path: Path) -> None:
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(os.fspath(path))
+        self._listener.listen()
+        self._listener.settimeout(BOUND_S)
+        self._links: list[socket.socket] = []
+
+    def accept(self, answer: bytes = WELCOME) -> tuple[socket.socket, dict[str, Any]]:
+        link, _ = self._listener.accept()
+        self._links.append(link)
+        link.settimeout(BOUND_S)
+        hello = bytearray()
+        while not hello.endswith(b"\n"):
+            hello += link.recv(1)
+        link.sendall(answer)
+        return link, json.loads(hello)["octave"]
+
+    def close(self) -> None:
+        for each in (self._listener, *self._links):
+            each.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "h")
+    Workspace.of_home(home).prepare()
+    return home
+
+
+@pytest.fixture
+def runtime(home: Home) -> Iterator[StandIn]:
+    stand_in = StandIn(Workspace.of_home(home).socket())
+    yield stand_in
+    stand_in.close()
+
+
+@pytest.fixture
+def children() -> Iterator[list["subprocess.Popen[bytes]"]]:
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for child in started:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+@pytest.fixture
+def spawn(home: Home, children: list["subprocess.Popen[bytes]"]) -> Spawn:
+    def spawn(*words: str) -> "subprocess.Popen[bytes]":
+        environ = {**os.environ, "OCTAVE_HOME": os.fspath(home.root), "PYTHONPATH": str(CHECKOUT)}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "octave", "proxy", *words],
+            cwd=CHECKOUT,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        children.append(child)
+        return child
+
+    return spawn
+
+
+def stdin(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+    assert child.stdin is not None
+    return child.stdin
+
+
+def stdout(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+    assert child.stdout is not None
+    return child.stdout
+
+
+def stderr(child: "subprocess.Popen[bytes]") -> IO[bytes]:
+    assert child.stderr is not None
+    return child.stderr
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        assert select.select([descriptor], [], [], BOUND_S)[0], "nothing came"
+        piece = os.read(descriptor, size - len(data))
+        assert piece, "the end came first"
+        data += piece
+    return bytes(data)
+
+
+def receive_all(link: socket.socket) -> bytes:
+    data = bytearray()
+    while piece := link.recv(65536):
+        data += piece
+    return bytes(data)
+
+
+def test_bytes_pass_both_ways_as_they_are_and_the_first_line_is_swallowed(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child = spawn()
+    link, hello = runtime.accept(WELCOME + b'{"early":1}\n')
+    assert hello == {"version": 1, "proxy": {"clientPid": os.getpid()}}
+    assert read_exactly(stdout(child).fileno(), 12) == b'{"early":1}\n'
+    odd = b"\x00\xff\r\n\n{ not json"
+    stdin(child).write(odd)
+    stdin(child).flush()
+    assert link.recv(100) == odd
+    link.sendall(odd)
+    assert read_exactly(stdout(child).fileno(), len(odd)) == odd
+    link.close()
+
+
+def test_names_and_profile_stand_in_the_first_line(spawn: Spawn, runtime: StandIn) -> None:
+    spawn("github", "--server", "notes", "--profile=work", "--server=ü")
+    _, hello = runtime.accept()
+    assert hello["proxy"] == {
+        "profile": "work",
+        "servers": ["github", "notes", "ü"],
+        "clientPid": os.getpid(),
+    }
+
+
+def test_end_of_input_waits_for_the_answers_and_exits_with_success(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    stdin(child).write(b"question\n")
+    stdin(child).close()
+    assert receive_all(link) == b"question\n"
+    link.sendall(b"answer\n")
+    link.close()
+    assert read_exactly(stdout(child).fileno(), 7) == b"answer\n"
+    assert child.wait(BOUND_S) == 0
+    assert stderr(child).read() == b""
+
+
+def test_a_client_that_does_not_read_stops_only_the_direction_it_blocks(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    answer = os.urandom(6 * 2**20)
+    sender = threading.Thread(target=link.sendall, args=(answer,))
+    sender.start()
+    stdin(child).write(b"still heard\n")
+    stdin(child).flush()
+    assert link.recv(100) == b"still heard\n"
+    sender.join(0.2)
+    assert sender.is_alive(), "the proxy keeps six megabytes for a client that does not read"
+    assert read_exactly(stdout(child).fileno(), len(answer)) == answer
+    sender.join(BOUND_S)
+    assert not sender.is_alive()
+    link.close()
+
+
+def test_a_refusal_is_told_on_stderr_with_its_exit_code(spawn: Spawn, runtime: StandIn) -> None:
+    child = spawn("githb")
+    error = {"code": "server_not_found", "message": "no server `githb`", "hint": "did you mean?"}
+    link, _ = runtime.accept(json.dumps({"octave": {"error": error}}).encode() + b"\n")
+    link.close()
+    out, err = child.communicate(timeout=BOUND_S)
+    assert (child.returncode, out) == (4, b"")
+    assert err == b"error: no server `githb`\nhint: did you mean?\n"
+
+
+def test_the_end_of_the_runtime_is_a_failure_that_says_so(spawn: Spawn, runtime: StandIn) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    link.sendall(b"last words")
+    link.close()
+    out, err = child.communicate(timeout=BOUND_S)
+    assert (child.returncode, out) == (1, b"last words")
+    assert err.startswith(b"error: the runtime ended\nhint: ")
+
+
+def test_a_client_that_is_gone_ends_the_proxy_quietly(spawn: Spawn, runtime: StandIn) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    stdout(child).close()
+    link.sendall(b"for nobody\n")
+    assert child.wait(BOUND_S) == 0
+    assert stderr(child).read() == b""
+    link.close()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -15), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_proxy_quietly(
+    spawn: Spawn, runtime: StandIn, number: int, status: int
+) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    link.sendall(b"up\n")
+    read_exactly(stdout(child).fileno(), 3)
+    child.send_signal(number)
+    assert child.wait(BOUND_S) == status
+    assert stderr(child).read() == b""
+    assert receive_all(link) == b""
+
+
+def test_the_proxy_ends_when_its_parent_is_gone_though_the_pipes_stay_open(
+    home: Home, runtime: StandIn, tmp_path: Path
+) -> None:
+    source, _source_end = os.pipe()
+    _sink_end, sink = os.pipe()
+    program = (
+        "import subprocess, sys, os;"
+        "subprocess.Popen([sys.executable, '-m', 'octave', 'proxy'], stdin=0, stdout=1);"
+        "sys.stderr.close(); os.read(3, 1)"
+    )
+    hold, let_go = os.pipe()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program.replace("os.read(3", f"os.read({hold}")],
+        cwd=CHECKOUT,
+        env={**os.environ, "OCTAVE_HOME": os.fspath(home.root)},
+        stdin=source,
+        stdout=sink,
+        pass_fds=(hold,),
+    )
+    link, _ = runtime.accept()
+    os.close(let_go)
+    os.close(hold)
+    parent.kill()
+    parent.wait(BOUND_S)
+    assert receive_all(link) == b""
+    link.close()
+    for descriptor in (source, _source_end, _sink_end, sink):
+        os.close(descriptor)
+
+
+def test_what_is_no_runtime_is_named_as_such(spawn: Spawn, runtime: StandIn) -> None:
+    child = spawn()
+    link, _ = runtime.accept(b"220 smtp ready\n")
+    _, err = child.communicate(timeout=BOUND_S)
+    assert child.returncode == 1
+    assert b"no Octave runtime" in err
+    link.close()
+
+
+def test_help_needs_no_runtime(spawn: Spawn) -> None:
+    child = spawn("--help")
+    out, err = child.communicate(timeout=BOUND_S)
+    assert (child.returncode, err) == (0, b"")
+    assert out.startswith(b"Usage: octave proxy")
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--server"], ["--profile="]])
+def test_wrong_words_are_usage_errors(spawn: Spawn, words: list[str]) -> None:
+    child = spawn(*words)
+    out, err = child.communicate(timeout=BOUND_S)
+    assert (child.returncode, out) == (2, b"")
+    assert err.startswith(b"error: ")
+    assert b"hint: octave proxy --help" in err
+
+
+def test_a_manifest_that_cannot_be_read_is_reported_by_its_code(spawn: Spawn, home: Home) -> None:
+    home.manifest.write_text("[servers", encoding="utf-8")
+    child = spawn()
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (2, b"")
+    assert b"octave.toml" in err
+
+
+@pytest.mark.parametrize("kind", ["home", "home by link", "project", "project folder", "relative"])
+def test_the_socket_is_where_the_workspace_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    home = Home(tmp_path / "h")
+    project = tmp_path / "project"
+    project.mkdir()
+    home.root.mkdir()
+    (project / "octave.toml").touch()
+    (tmp_path / "link.toml").symlink_to(home.manifest)
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "home": None,
+        "home by link": str(tmp_path / "link.toml"),
+        "project": str(project / "octave.toml"),
+        "project folder": str(project),
+        "relative": "project/octave.toml",
+    }[kind]
+    environ = {"OCTAVE_HOME": str(home.root)}
+    expected = find_workspace(home, tmp_path, named, home_only=True).socket()
+    assert usual_socket(named, environ) == str(expected)
+
+
+def test_the_proxy_loads_nothing_but_small_parts_of_the_standard_library() -> None:
+    program = "import sys, octave.proxy; print(*sorted(sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    ours = {name for name in loaded if name.startswith("octave")}
+    assert ours == {"octave", "octave.proxy"}
+    assert not {"json", "pathlib", "asyncio", "subprocess", "dataclasses", "typing"} & set(loaded)
