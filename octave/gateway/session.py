@@ -35,6 +35,10 @@ class SessionOverflow(Exception):
     """Raised by `send`: the client does not read, and no more can be kept for it."""
 
 
+_OWN_NOTIFICATIONS = frozenset({"notifications/initialized", "notifications/roots/list_changed"})
+"""Of the handshake between client and Octave; towards servers Octave announces no roots."""
+
+
 class Session:
     """One conversation.
 
@@ -122,12 +126,14 @@ class Session:
             tasks.start_soon(self._serve, identifier, message)
 
     def _note(self, message: wire.Message) -> None:
-        # All others are about what Octave does not announce to servers: roots, open questions.
         if message.method == "notifications/cancelled":
             identifier = wire.member(message.params or b"{}", "requestId")
             scope = self._open.get(identifier or b"")
             if scope is not None:
                 scope.cancel()
+        elif self._scope.single and message.method not in _OWN_NOTIFICATIONS:
+            for name in self._router.names(self._scope):
+                self._router.server(name).notify(message.line)
 
     async def _serve(self, identifier: bytes, message: wire.Message) -> None:
         try:

@@ -5,6 +5,7 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def install(request: Request, site: Site) -> Outcome:
     choice = choose(request.text, site.registry)
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
-    name = request.name or choice.name
+    name = _name_for(request, choice)
     home = site.workspace.home
     home.prepare()
     with store.locked(home, name, site.bench.progress):
@@ -101,7 +102,8 @@ def install(request: Request, site: Site) -> Outcome:
                 pin = _resolved(choice, server, site)
             assert pin is not None
             placed = _place(pin, wanted, server, choice.known, site)
-            _write_down(site, placed, _table(server, request, given))
+            with _removed_on_error(placed, site):
+                _write_down(site, placed, _table(server, request, given))
     site.changed()
     return _outcome(placed)
 
@@ -123,7 +125,7 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
     servers = [s for s in wanted.servers.values() if s.package is not None and s.enabled]
     outcomes = [_install_wanted(server, wanted, lock, site, locked=locked) for server in servers]
     if locked:
-        ledger.remember(site.workspace)
+        ledger.remember(site.workspace, lock.pins)
     else:
         ledger.prune(site.workspace)
     site.changed()
@@ -135,21 +137,24 @@ def lock_all(site: Site) -> list[Outcome]:
     site.workspace.home.prepare()
     wanted = manifest.load(site.workspace.manifest)
     pins = lockfile.read(site.workspace.lockfile).pins
-    outcomes = []
-    for server in wanted.servers.values():
-        if server.package is None:
-            continue
-        pin = pins.get(server.name)
+    servers = [server for server in wanted.servers.values() if server.package is not None]
+    outcomes = [_lock_wanted(server, pins.get(server.name), site) for server in servers]
+    ledger.prune(site.workspace)
+    return outcomes
+
+
+def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
+    try:
         if not answers(pin, server):
             with store.locked(site.workspace.home, server.name, site.bench.progress):
                 pin = _resolved(of_manifest(server, site.registry), server, site)
             with ledger.changing(site.workspace):
                 current = lockfile.read(site.workspace.lockfile).pins
                 ledger.write_pins(site.workspace, {**current, server.name: pin})
-        assert pin is not None
-        outcomes.append(Outcome(server.name, "locked", pin.version))
-    ledger.prune(site.workspace)
-    return outcomes
+    except OctaveError as error:
+        return Outcome(server.name, "failed", error=error)
+    assert pin is not None
+    return Outcome(server.name, "locked", pin.version)
 
 
 def _install_wanted(
@@ -163,10 +168,11 @@ def _install_wanted(
                 pin = _resolved(choice, server, site)
             assert pin is not None
             placed = _place(pin, wanted, server, choice.known, site)
-            if locked:
-                _keep_offered(site, placed)
-            else:
-                _write_down(site, placed, None)
+            with _removed_on_error(placed, site):
+                if locked:
+                    _keep_offered(site, placed)
+                else:
+                    _write_down(site, placed, None)
             return _outcome(placed)
     except OctaveError as error:
         return Outcome(server.name, "failed", error=error)
@@ -185,15 +191,31 @@ def _place(
 ) -> _Placed:
     """Make sure that what `pin` says lies on disk, started once where it can be."""
     home = site.workspace.home
-    record = store.find(home, pin.name, pin.folder)
-    if record is None:
+    found = store.find(home, pin.name, pin.folder)
+    if found is None:
         return _build(pin, wanted, server, known, site)
     place = home.servers / pin.name / pin.folder
+    pin = _with_entry(pin, server, known, place)
+    record = _brought_up_to(pin, found, place, site)
     if record.checked and pin.tools:
         return _Placed(pin, record, None, "present")
     checked, offer = _try(record, place, wanted, server, known, site)
     store.rewrite(home, checked, pin.folder)
     return _Placed(_with_tools(pin, offer), checked, offer, "present")
+
+
+def _brought_up_to(pin: Pin, record: Record, place: Path, site: Site) -> Record:
+    """Return `record`, or one that was not checked yet where `pin` now says something else.
+
+    The folder is named after the packages alone: the same ones may be started in another way.
+    """
+    command = record.command
+    if not command[-1].endswith(f"/{pin.entry}"):
+        argv = ECOSYSTEMS[pin.kind].argv(pin, place, site.bench)
+        command = store.portable(argv, place, site.workspace.home)
+    said = _record(pin, command)
+    before = replace(record, checked=False, tools=None, unchecked_reason="")
+    return record if said == before else said
 
 
 def _build(
@@ -203,18 +225,26 @@ def _build(
     staging = store.stage(home, pin.name)
     try:
         ecosystem.install(pin, staging, site.bench)
-        if not pin.entry:
-            executable = server.executable or (known.executable if known else None)
-            pin = replace(pin, entry=ecosystem.find_entry(pin.package, executable, staging))
-        record = _record(pin, ecosystem.argv(pin, staging, site.bench), staging, site)
-        record, offer = _try(record, staging, wanted, server, known, site)
-        store.publish(home, staging, record, pin.folder)
+        pin = _with_entry(pin, server, known, staging)
+        command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
+        with _data_removed_on_error(site.workspace, pin.name):
+            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
+            pin = _with_tools(pin, offer)
+            store.publish(home, staging, record, pin.folder)
     finally:
         store.discard(staging)
-    return _Placed(_with_tools(pin, offer), record, offer)
+    return _Placed(pin, record, offer)
 
 
-def _record(pin: Pin, command: tuple[str, ...], staging: Path, site: Site) -> Record:
+def _with_entry(pin: Pin, server: ServerEntry, known: PackageChoice | None, place: Path) -> Pin:
+    """Return `pin` with its entry, which some ecosystems can tell only from what is installed."""
+    if pin.entry:
+        return pin
+    executable = server.executable or (known.executable if known else None)
+    return replace(pin, entry=ECOSYSTEMS[pin.kind].find_entry(pin.package, executable, place))
+
+
+def _record(pin: Pin, command: tuple[str, ...]) -> Record:
     return Record(
         name=pin.name,
         kind=pin.kind,
@@ -222,7 +252,7 @@ def _record(pin: Pin, command: tuple[str, ...], staging: Path, site: Site) -> Re
         version=pin.version,
         integrity=pin.integrity,
         digest=pin.graph_digest,
-        command=store.portable(command, staging, site.workspace.home),
+        command=command,
         args=pin.args,
         env=pin.env,
         required_env=pin.required_env,
@@ -244,10 +274,11 @@ def _try(
     try:
         spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
     except StartFailed as error:
-        return replace(record, unchecked_reason=error.message), None
+        return trial.unchecked(record, error), None
     site.bench.progress(f"starting `{record.name}` once")
     return trial.start_once(
         record,
+        server,
         spec,
         site.check,
         trial.lacking(server, known),
@@ -261,16 +292,27 @@ def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
     return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
 
 
+def _name_for(request: Request, choice: Choice) -> str:
+    """Return the name in the manifest; checked here, since locks and folders bear it."""
+    name = choice.name if request.name is None else request.name
+    if not manifest.is_server_name(name):
+        if request.name is None:
+            raise UsageError(
+                f"`{request.text}` gives no usable name", hint="choose one with `--as NAME`"
+            )
+        raise UsageError(
+            f"`{name}` cannot name a server",
+            hint="use up to 40 lower-case letters, digits and dashes",
+        )
+    return name
+
+
 def _as_wanted(
     wanted: Manifest, choice: Choice, request: Request, name: str, given: Given
 ) -> ServerEntry:
     """Return the manifest's entry as it will stand after this install."""
     server = wanted.servers.get(name)
     if server is None:
-        if not manifest.is_server_name(name):
-            raise UsageError(
-                f"`{name}` cannot name a server", hint="use lower-case letters, digits and dashes"
-            )
         server = ServerEntry(name=name, package=choice.source)
     elif server.package != choice.source:
         raise UsageError(
@@ -304,11 +346,14 @@ def _write_down(site: Site, placed: _Placed, table: Mapping[str, object] | None)
     workspace, pin = site.workspace, placed.pin
     with ledger.changing(workspace):
         if table is not None:
+            # Whoever changed it meanwhile does not become trusted by this.
+            workspaces.require_trust(workspace, manifest.load(workspace.manifest))
             manifest.add_server(workspace.manifest, pin.name, table)
-            workspaces.trust(workspace, manifest.load(workspace.manifest))
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, pin.name: pin})
-    _keep_offered(site, placed)
+        _keep_offered(site, placed)
+        if table is not None:
+            workspaces.trust(workspace, manifest.load(workspace.manifest))
 
 
 def _keep_offered(site: Site, placed: _Placed) -> None:
@@ -319,12 +364,38 @@ def _keep_offered(site: Site, placed: _Placed) -> None:
 
 
 @contextlib.contextmanager
+def _removed_on_error(placed: _Placed, site: Site) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if placed.status == "installed":
+            store.remove(site.workspace.home, placed.pin.name, placed.pin.folder)
+        raise
+
+
+@contextlib.contextmanager
+def _data_removed_on_error(workspace: Workspace, name: str) -> Iterator[None]:
+    """Remove the server's data after an error, unless there was some before."""
+    data = workspace.data(name)
+    was_there = data.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                data.parent.rmdir()
+                workspace.state.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def _stored(secrets: Secrets, given: Given) -> Iterator[None]:
     """Keep the given secrets if what follows succeeds, else what was stored before."""
     before = {key: secrets.get(key) for key in given.secrets}
-    for key, value in given.secrets.items():
-        secrets.set(key, value)
     try:
+        for key, value in given.secrets.items():
+            secrets.set(key, value)
         yield
     except BaseException:
         for key, old in before.items():

@@ -44,6 +44,9 @@ class LaunchSpec:
     digest: str = ""
     """With `version` names what is installed: the key of catalogue entries."""
     title: str = ""
+    fingerprint: str = ""
+    """Changes with whatever else the manifest says of it, names of variables and references
+    included; holds no values."""
     policy: Policy = Policy()
     problem: OctaveError | None = None
     """Why it cannot be started at all: nothing is installed for it. `argv` is then empty."""

@@ -1,11 +1,14 @@
-"""Manifest and lockfile change together, under one lock, and the home remembers the result."""
+"""Manifest and lockfile change together or not at all, and the home remembers the result."""
 
 import contextlib
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from octave.errors import LockStale
-from octave.home import Workspace
+from octave.home import Workspace, atomic_write
 from octave.packages import lockfile, manifest, store, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest
@@ -14,10 +17,32 @@ from octave.packages.resolve import answers
 
 @contextlib.contextmanager
 def changing(workspace: Workspace) -> Iterator[None]:
-    """Hold the lock of this workspace's manifest and lockfile; held for moments only."""
-    digest = hashlib.sha256(str(workspace.manifest).encode()).hexdigest()[:12]
+    """Hold the lock of this workspace's manifest and lockfile; held for moments only.
+
+    Leaving it with an error puts both files back as they were.
+    """
+    digest = hashlib.sha256(os.fsencode(workspace.manifest)).hexdigest()[:12]
     with store.locked(workspace.home, f"manifest.{digest}"):
-        yield
+        before = {path: _content(path) for path in (workspace.manifest, workspace.lockfile)}
+        try:
+            yield
+        except BaseException:
+            for path, content in before.items():
+                _put_back(path, content)
+            raise
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    # What went wrong matters more than that it could not be undone: it is told first.
+    with contextlib.suppress(OSError):
+        if content is None:
+            path.unlink(missing_ok=True)
+        elif path.read_bytes() != content:
+            atomic_write(path, content, stat.S_IMODE(path.stat().st_mode))
 
 
 def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
@@ -27,12 +52,11 @@ def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
     """
     servers_hash = manifest.load(workspace.manifest).servers_hash
     lockfile.write(workspace.lockfile, Lock(servers_hash, pins))
-    remember(workspace)
+    remember(workspace, pins)
 
 
-def remember(workspace: Workspace) -> None:
+def remember(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
     """Note in the home which installed folder each locked name means."""
-    pins = lockfile.read(workspace.lockfile).pins
     workspaces.remember(workspace, {name: pin.folder for name, pin in pins.items()})
 
 

@@ -52,6 +52,8 @@ class Pin:
     integrity: str
     """Of the root artifact: `sha512-...`, or `sha256:...` values joined by a space."""
     graph: tuple[GraphRow, ...]
+    executable: str = ""
+    """Which executable the manifest names with `bin`; empty when it names none."""
     registry_name: str = ""
     """The `name` of the server.json it came from; empty for a direct request."""
     title: str = ""

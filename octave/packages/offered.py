@@ -74,7 +74,7 @@ def load(path: Path, version: str, digest: str) -> Offered | None:
     """Return what `path` keeps for `version` with `digest`; None when it is missing or other."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None
     if (found.format, found.version, found.digest) != (FORMAT, version, digest):
         return None

@@ -9,7 +9,7 @@ from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
-from octave.packages.names import check_range, is_server_name, split_package
+from octave.packages.names import check_range, split_package
 from octave.packages.registry import Entry, PackageChoice, Registry
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
@@ -22,7 +22,7 @@ class Choice:
     request: str
     """As it was typed, without the range."""
     name: str
-    """The server's name in the manifest, unless the user chose another."""
+    """The server's name in the manifest, unless the user chose another; may be unusable."""
     kind: str
     package: str
     version_range: str
@@ -94,6 +94,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         registry_name=choice.entry.name if choice.entry else "",
         title=choice.entry.title if choice.entry else "",
         entry=resolved.entry,
+        executable=server.executable or "",
         args=known.fixed_args() if known else (),
         env=dict(known.default_env) if known else {},
         required_env=known.required_env if known else (),
@@ -110,6 +111,7 @@ def answers(pin: Pin | None, server: ServerEntry) -> bool:
     return (
         pin is not None
         and pin.request == f"{server.package}@{server.version}"
+        and pin.executable == (server.executable or "")
         and set(server.constraints) <= set(pin.constraints)
     )
 
@@ -128,10 +130,6 @@ def _of_package(
     entry = registry.find_package(kind, package)
     known = entry.package(kind, package) if entry else None
     name = entry.short_name if entry else short_name(package)
-    if not is_server_name(name):
-        raise UsageError(
-            f"`{request}` gives no usable server name", hint="choose one with `--as NAME`"
-        )
     return Choice(request, name, kind, package, version_range, entry, known)
 
 

@@ -3,10 +3,11 @@
 Reads no lockfile and resolves nothing: what is missing becomes a spec with a `problem`.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from octave.errors import OctaveError, StartFailed
+from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
 from octave.packages import manifest, store, workspaces
 from octave.packages.launch import LaunchSpec, Policy
@@ -80,6 +81,7 @@ def spec_of_record(
         version=record.version,
         digest=record.digest,
         title=record.title or server.name,
+        fingerprint=_fingerprint(server),
         policy=policy_of(wanted, server),
     )
 
@@ -134,16 +136,22 @@ def _spec(
             )
         place = workspace.home.servers / server.name / folder
         return spec_of_record(workspace, wanted, server, record, place, environ)
-    except OctaveError as problem:
-        return LaunchSpec(
-            name=server.name,
-            argv=(),
-            cwd=workspace.manifest.parent,
-            environment=dict,
-            title=server.name,
-            policy=policy_of(wanted, server),
-            problem=problem,
-        )
+    except OctaveError as error:
+        problem = error
+    except OSError as error:
+        told = from_os_error(error)
+        if told is None:
+            raise
+        problem = told
+    return LaunchSpec(
+        name=server.name,
+        argv=(),
+        cwd=workspace.manifest.parent,
+        environment=dict,
+        title=server.name,
+        policy=policy_of(wanted, server),
+        problem=problem,
+    )
 
 
 def _own_command(
@@ -156,9 +164,14 @@ def _own_command(
         argv=(*words, *(resolver.value(value) for value in server.args)),
         cwd=_cwd(workspace, server),
         environment=_environment(workspace, server, None, environ),
+        digest=_fingerprint(server),
         title=server.name,
         policy=policy_of(wanted, server),
     )
+
+
+def _fingerprint(server: ServerEntry) -> str:
+    return "sha256:" + hashlib.sha256(repr(server).encode()).hexdigest()
 
 
 class _Resolver:

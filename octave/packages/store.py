@@ -12,8 +12,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from octave.errors import Locked
@@ -129,11 +129,12 @@ def absolute(words: tuple[str, ...], folder: Path, home: Home) -> tuple[str, ...
 
 def publish(home: Home, staging: Path, record: Record, folder: str) -> Path:
     """Write the record into `staging` and rename it into place; return where it lies now."""
-    content = {"format": FORMAT, **asdict(record)}
-    atomic_write(staging / RECORD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
-    final = private_folder(home.servers / record.name) / folder
+    _write(staging, record)
+    final = home.servers / record.name / folder
     if final.exists():
+        # Its record is broken, else nobody would build it anew.
         remove(home, record.name, folder)
+    private_folder(final.parent)
     staging.rename(final)
     discard(staging)
     return final
@@ -153,32 +154,24 @@ def _write(folder: Path, record: Record) -> None:
 def find(home: Home, name: str, folder: str) -> Record | None:
     """Return the record of an installed version; None when it is not, or not wholly, there."""
     try:
-        found = json.loads((home.servers / name / folder / RECORD).read_bytes())
-    except (OSError, ValueError):
+        content = (home.servers / name / folder / RECORD).read_bytes()
+        if msgspec.json.decode(content, type=_Format).format != FORMAT:
+            return None
+        return msgspec.json.decode(content, type=Record)
+    except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
-        return None
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def folders(home: Home, name: str) -> tuple[str, ...]:
+    """Return the folders of `name` on disk, sorted: its versions, also those with a broken record."""
     try:
-        return _parse(found)
-    except (KeyError, TypeError):
-        return None
-
-
-def _parse(found: dict[str, Any]) -> Record:
-    # A member this version does not know makes the constructor refuse: such a record is not ours.
-    for key in ("command", "args", "required_env"):
-        found[key] = tuple(found[key])
-    found["env_one_of"] = tuple(map(tuple, found["env_one_of"]))
-    return Record(**found)
-
-
-def versions(home: Home, name: str) -> tuple[str, ...]:
-    """Return the folder names of the whole versions of `name` that lie on disk, sorted."""
-    try:
-        folders = sorted(path.name for path in (home.servers / name).iterdir())
+        return tuple(sorted(path.name for path in (home.servers / name).iterdir()))
     except OSError:
         return ()
-    return tuple(folder for folder in folders if find(home, name, folder) is not None)
 
 
 def remove(home: Home, name: str, folder: str) -> None:

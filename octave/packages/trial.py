@@ -6,12 +6,13 @@ crashes installs nothing. The tests' table of real messages is the definition.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from octave.errors import StartFailed
 from octave.packages.launch import LaunchSpec
-from octave.packages.manifest import ServerEntry
+from octave.packages.manifest import Reference, ServerEntry
 from octave.packages.offered import Offered
 from octave.packages.registry import PackageChoice
 from octave.packages.store import Record
@@ -67,11 +68,12 @@ def _last_words(error: StartFailed) -> list[str]:
 
 def start_once(
     record: Record,
+    server: ServerEntry,
     spec: LaunchSpec,
     check: Callable[[LaunchSpec], Offered],
     lacking: str | None,
 ) -> tuple[Record, Offered | None]:
-    """Start `spec` once; return the record with what came of it.
+    """Start `spec` of `server` once; return the record with what came of it.
 
     `lacking` is what the server is known to want and may not have here, as `lacking` says it.
 
@@ -79,12 +81,13 @@ def start_once(
         StartFailed: it is broken, not merely unconfigured.
     """
     try:
-        spec.environment()
+        environment = spec.environment()
     except StartFailed as error:
-        return replace(record, unchecked_reason=error.message), None
+        return unchecked(record, error), None
     try:
         offer = check(spec)
-    except StartFailed as error:
+    except StartFailed as failure:
+        error = _without(secret_values(server, environment), failure)
         said = wanted_by(error)
         reason = lacking or (f"it says: {said}" if said else None)
         if reason is None or is_broken(error):
@@ -92,9 +95,41 @@ def start_once(
                 f"`{record.name}` {record.version} was not installed: {error.message}",
                 hint=error.hint,
                 details=error.details,
-            ) from error
+            ) from failure
         return replace(record, unchecked_reason=reason), None
     return replace(record, checked=True, unchecked_reason="", tools=len(offer.tools)), offer
+
+
+def unchecked(record: Record, error: StartFailed) -> Record:
+    """Return the record of a server that was not started for want of something."""
+    hint = f" (`{error.hint}`)" if error.hint and error.hint.startswith("octave ") else ""
+    return replace(record, unchecked_reason=error.message + hint)
+
+
+def secret_values(server: ServerEntry, environment: Mapping[str, str]) -> list[str]:
+    """Return the values of `environment` that the manifest only refers to, the longest first."""
+    names = (name for name, value in server.env.items() if isinstance(value, Reference))
+    values = {environment.get(name, "") for name in names}
+    return sorted((v for v in values if len(v) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+_SHORTEST_SECRET = 4
+"""What is shorter guards nothing, and hiding it would tear holes into every text."""
+
+
+def _without(secrets: Iterable[str], error: StartFailed) -> StartFailed:
+    """Return `error` with each of `secrets` hidden: servers like to quote what they were given."""
+
+    def hidden(found: Any) -> Any:
+        if isinstance(found, list):
+            return [hidden(item) for item in found]
+        if isinstance(found, str):
+            for secret in secrets:
+                found = found.replace(secret, "***")
+        return found
+
+    details = {key: hidden(value) for key, value in error.details.items()}
+    return StartFailed(hidden(error.message), hint=hidden(error.hint), details=details)
 
 
 def lacking(server: ServerEntry, known: PackageChoice | None) -> str | None:

@@ -2,7 +2,7 @@
 
 import shutil
 
-from octave.errors import ServerNotFound, did_you_mean
+from octave.errors import IntegrityFailed, ServerNotFound, did_you_mean
 from octave.home import Workspace
 from octave.packages import ledger, lockfile, manifest, store, workspaces
 from octave.packages.install import Outcome, Site
@@ -12,50 +12,69 @@ from octave.packages.secrets import Secrets
 def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
     """Remove a server from manifest, lockfile and disk; with `purge` its data and secrets too.
 
+    What another workspace's lockfile names stays: its version folder, and the secrets.
+
     Raises:
         ServerNotFound: the manifest does not name it.
     """
     workspace, home = site.workspace, site.workspace.home
+    # Before anything is locked or made: only a name in the manifest is fit for a path.
+    _require_named(workspace, name)
     home.prepare()
     with store.locked(home, name, site.bench.progress):
         with ledger.changing(workspace):
             _strike_out(workspace, name)
         site.changed()
-        for folder in store.versions(home, name):
-            if not _wanted_elsewhere(workspace, name, folder):
+        elsewhere = _folders_elsewhere(workspace, name)
+        for folder in store.folders(home, name):
+            if elsewhere is not None and folder not in elsewhere:
                 store.remove(home, name, folder)
         workspace.catalogue(name).unlink(missing_ok=True)
-        if purge:
-            _purge(workspace, name)
-    return Outcome(name, "removed")
+        warning = _purge(workspace, name, shared=elsewhere != set()) if purge else ""
+    return Outcome(name, "removed", warning=warning)
 
 
-def _strike_out(workspace: Workspace, name: str) -> None:
-    if not manifest.remove_server(workspace.manifest, name):
-        names = manifest.load(workspace.manifest).servers
+def _require_named(workspace: Workspace, name: str) -> None:
+    names = manifest.load(workspace.manifest).servers
+    if name not in names:
         raise ServerNotFound(
             f"`{name}` is not in `{workspace.manifest}`",
             hint=did_you_mean(name, names) or "octave list",
         )
-    workspaces.trust(workspace, manifest.load(workspace.manifest))
+
+
+def _strike_out(workspace: Workspace, name: str) -> None:
+    _require_named(workspace, name)
+    was_trusted = workspaces.trusted(workspace, manifest.load(workspace.manifest))
+    manifest.remove_server(workspace.manifest, name)
     pins = lockfile.read(workspace.lockfile).pins
     ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
+    if was_trusted:
+        workspaces.trust(workspace, manifest.load(workspace.manifest))
 
 
-def _wanted_elsewhere(workspace: Workspace, name: str, folder: str) -> bool:
-    for path in workspaces.known_lockfiles(workspace.home):
-        if path != workspace.lockfile:
-            pin = lockfile.read(path).pins.get(name)
-            if pin is not None and pin.folder == folder:
-                return True
-    return False
+def _folders_elsewhere(workspace: Workspace, name: str) -> set[str] | None:
+    """Return the version folders of `name` that other lockfiles mean; None: any, one is damaged."""
+    try:
+        pins = [
+            lockfile.read(path).pins.get(name)
+            for path in workspaces.known_lockfiles(workspace.home)
+            if path != workspace.lockfile
+        ]
+    except IntegrityFailed:
+        return None
+    return {pin.folder for pin in pins if pin is not None}
 
 
-def _purge(workspace: Workspace, name: str) -> None:
+def _purge(workspace: Workspace, name: str, *, shared: bool) -> str:
+    """Remove data, logs and secrets; return what the user should know about it."""
     shutil.rmtree(workspace.data(name), ignore_errors=True)
     for path in workspace.logs.glob(f"{name}.log*"):
         path.unlink(missing_ok=True)
     secrets = Secrets(workspace.home)
-    for key in secrets.list():
-        if key.startswith(f"{name}/"):
-            secrets.remove(key)
+    keys = [key for key in secrets.list() if key.startswith(f"{name}/")]
+    if keys and shared:
+        return f"the secrets of `{name}` are kept: another `octave.toml` may use them"
+    for key in keys:
+        secrets.remove(key)
+    return ""

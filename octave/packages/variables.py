@@ -71,6 +71,8 @@ def sort(
     plain: dict[str, Value] = {}
     secrets: dict[str, str] = {}
     for name, text in values.items():
+        if "\0" in text or not text.isascii() and _is_broken(text):
+            raise UsageError(f"the value of `{name}` is not text")
         if is_secret(name, known):
             key = f"{server}/{name}"
             secrets[key] = text
@@ -80,6 +82,11 @@ def sort(
     return Given(plain, secrets)
 
 
+def _is_broken(text: str) -> bool:
+    # Bytes of the environment that are not UTF-8 arrive as lone surrogates.
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def read_file(path: Path) -> dict[str, str]:
     """Read lines of `KEY=VALUE`; blank lines, `#` comments, `export ` and outer quotes are allowed.
 
@@ -87,9 +94,12 @@ def read_file(path: Path) -> dict[str, str]:
         UsageError: the file cannot be read, or a line says something else (its number is named).
     """
     try:
-        lines: Sequence[str] = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read `{path}`: {error}") from error
+        lines: Sequence[str] = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Its cause would quote the bytes around the fault: secrets.
+        raise UsageError(f"cannot read `{path}`: it is not UTF-8 text") from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip().removeprefix("export ")

@@ -202,12 +202,9 @@ class Connection:
             raise self._death(call)
         try:
             call.ticket = self._process.write(line)
-        except BrokenPipeError as error:
-            # The process lives but cannot be talked to any more; whoever waits for `closed` acts.
-            call.ticket = self._process.written + 1
-            death = self._death(call)
-            self._end()
-            raise death from error
+        except BrokenPipeError:
+            # It is dying, or lives and cannot be talked to any more: `_end` will say which.
+            self._process.end_soon()
 
     def _cancel(self, link_id: bytes, call: _Call) -> None:
         if self.closed.is_set() or self._process.withdraw(call.ticket):

@@ -168,6 +168,11 @@ class Process:
                 return True
         return False
 
+    def end_soon(self) -> None:
+        """Report the end after `DRAIN_S` at the latest, as nothing more is expected of it."""
+        if self._ending is None:
+            self._ending = self._loop.call_later(DRAIN_S, self._end)
+
     async def stop(self) -> ExitStatus | None:
         """End the process and its group: close stdin, wait, SIGTERM, wait, SIGKILL.
 
@@ -212,11 +217,7 @@ class Process:
         if not self._open:
             self._end()
         elif part != "stderr":
-            self._end_soon()
-
-    def _end_soon(self) -> None:
-        if self._ending is None:
-            self._ending = self._loop.call_later(DRAIN_S, self._end)
+            self.end_soon()
 
     def _end(self) -> None:
         if self._ending is not None:
@@ -244,7 +245,7 @@ class Process:
     def _stdin_lost(self) -> None:
         # Lines that wait will never be read. If none does, an answer may still come.
         if self._queue or not self._writable:
-            self._end_soon()
+            self.end_soon()
 
     # Beginning and end.
 

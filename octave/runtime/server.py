@@ -166,6 +166,11 @@ class Server:
             self.figures.add((self._quiet_since_s - began_s) * 1000, failed=failed)
             self._give_back()
 
+    def notify(self, line: bytes) -> None:
+        """Pass a client's notification on, as it came; nobody hears it while the server sleeps."""
+        if self._connection is not None:
+            self._connection.send(line)
+
     async def request(self, method: str, params: bytes | None) -> Message:
         """Ask a question of the runtime's own, starting the server if need be.
 

@@ -219,13 +219,22 @@ class Supervisor:
 
 
 def is_same_launch(one: LaunchSpec, other: LaunchSpec) -> bool:
-    """Whether both say the same, leaving aside the environment, which is resolved at each start."""
+    """Whether both say the same; of the environment only what `fingerprint` tells of it."""
     return _launch(one) == _launch(other)
 
 
 def _launch(spec: LaunchSpec) -> tuple[object, ...]:
     problem = spec.problem.as_json() if spec.problem else None
-    return (spec.argv, spec.cwd, spec.version, spec.digest, spec.title, spec.policy, problem)
+    return (
+        spec.argv,
+        spec.cwd,
+        spec.version,
+        spec.digest,
+        spec.title,
+        spec.policy,
+        spec.fingerprint,
+        problem,
+    )
 
 
 async def _result_of(server: Server, work: Callable[[], Awaitable[None]]) -> Result:

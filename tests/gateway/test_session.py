@@ -117,6 +117,17 @@ async def test_log_and_unknown_notifications_reach_the_client_untouched(one: Des
     assert b'"params":{"n":1.10}' in await client.heard("notifications/own")
 
 
+async def test_unknown_notification_of_the_client_reaches_the_server_untouched(one: Desk) -> None:
+    client = await one.client("one", single=True)
+    await client.open()
+    await client.ask(b"1", "tools/call", call(b"touch"))
+    line = b'{"jsonrpc":"2.0", "method":"notifications/own","params":{"n":1.10}}'
+    client.say(line)
+    seen = texts(await client.ask(b"2", "tools/call", call(b"seen")))
+    assert line.decode() in seen
+    assert seen.count("notifications/initialized") == 1
+
+
 async def test_server_that_cannot_start_is_an_error_that_tells_why(tmp_path: Path) -> None:
     async with desk(tmp_path, missing("broken")) as found:
         client = await found.client("broken", single=True)
