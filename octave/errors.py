@@ -23,6 +23,7 @@
     ├── NotTrusted              not_trusted         7
     ├── RegistryUnreachable     registry_unreachable 8
     ├── Locked                  locked              9
+    ├── Interrupted             interrupted         130
     └── Bug                     bug                 70
 
 A tool that answers ``isError`` is a result, not an exception; `call` exits with 5 for it.
@@ -225,6 +226,13 @@ class Locked(OctaveError):
     exit_code = 9
 
 
+class Interrupted(OctaveError):
+    """The user ended it before it was done."""
+
+    code = "interrupted"
+    exit_code = INTERRUPTED_EXIT
+
+
 class Bug(OctaveError):
     """Octave itself failed. `details["report"]` is the path of a report file."""
 
@@ -253,6 +261,9 @@ def from_json(error: Mapping[str, Any]) -> OctaveError:
 
 _STORAGE_HINTS = {
     errno.ENOSPC: "free some space, `octave clean` removes unused versions, then try again",
+    errno.EFBIG: "a limit on the size of files is too small; raise it, then try again",
+    errno.EIO: "the disk reports a fault; check it, or set OCTAVE_HOME to a folder elsewhere",
+    errno.ENOTDIR: "a file is where a folder is needed; move it away, or set OCTAVE_HOME elsewhere",
     errno.EDQUOT: "the disk quota is used up; free some space, then try again",
     errno.EROFS: "the file system is read-only; set OCTAVE_HOME to a folder that can be written",
     errno.EACCES: "check who owns the folder, or set OCTAVE_HOME to a folder of your own",

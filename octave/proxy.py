@@ -34,6 +34,9 @@ _WATCH_S = 2.0
 _DRAIN_S = 5.0
 """After the end of input and this long without an answer nobody waits for one any more."""
 
+_ANSWER_S = 10.0
+"""A runtime answers the first line within milliseconds; one that hangs never does."""
+
 _DONE = 0
 _FAILED = 1
 _USAGE = 2
@@ -41,14 +44,15 @@ _INTERRUPTED = 130
 
 
 class Request:
-    """What the command line asked for."""
+    """What the command line asked for, and who did."""
 
-    __slots__ = ("manifest", "profile", "servers")
+    __slots__ = ("client_pid", "manifest", "profile", "servers")
 
     def __init__(self, servers: Sequence[str], profile: str | None, manifest: str | None) -> None:
         self.servers = servers
         self.profile = profile
         self.manifest = manifest
+        self.client_pid = os.getppid()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,8 +62,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     try:
         request = _parse(argv)
-        with _connect(request.manifest, os.environ) as link:
-            return _Pump(link, _hello(request)).run()
+        link, received = _connect(request, os.environ)
+        with link:
+            return _Pump(link, received, request.client_pid).run()
     except _Ended as end:
         return end.exit_code
     except KeyboardInterrupt:
@@ -100,7 +105,7 @@ def _parse(argv: Sequence[str]) -> Request:
 
 
 def _hello(request: Request) -> bytes:
-    members = [f'"clientPid":{os.getppid()}']
+    members = [f'"clientPid":{request.client_pid}']
     if request.servers:
         members.insert(0, '"servers":[' + ",".join(map(_quote, request.servers)) + "]")
     if request.profile:
@@ -116,17 +121,38 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
-def _connect(manifest: str | None, environ: Mapping[str, str]) -> socket.socket:
-    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connect(request: Request, environ: Mapping[str, str]) -> tuple[socket.socket, bytes]:
+    """Return a connection that lets us in, and what came on it after the first line."""
+    hello = _hello(request)
     try:
-        link.connect(usual_socket(manifest, environ))
+        return _greet(usual_socket(request.manifest, environ), hello)
     except OSError:
-        # Not running, or its socket lies elsewhere because the path would be too long.
-        try:
-            link.connect(_find_or_start(manifest))
-        except OSError as error:
-            raise _Ended(_FAILED, f"cannot reach the runtime: {error}", "octave status") from error
-    return link
+        # No runtime, one just ending, or its socket lies elsewhere because of a long path.
+        path = _find_or_start(request.manifest)
+    try:
+        return _greet(path, hello)
+    except OSError as error:
+        raise _Ended(_FAILED, f"cannot reach the runtime: {error}", "octave status") from error
+
+
+def _greet(path: str, hello: bytes) -> tuple[socket.socket, bytes]:
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    link.settimeout(_ANSWER_S)
+    try:
+        link.connect(path)
+        link.sendall(hello)
+        received = bytearray()
+        while b"\n" not in received:
+            piece = link.recv(_PIECE_BYTES)
+            if not piece:
+                raise ConnectionResetError("it closed the connection")
+            received += piece
+    except BaseException:
+        link.close()
+        raise
+    line, _, rest = received.partition(b"\n")
+    _check_answer(bytes(line))
+    return link, bytes(rest)
 
 
 def usual_socket(manifest: str | None, environ: Mapping[str, str]) -> str:
@@ -172,15 +198,14 @@ class _Pump:
     written after `select` promised room for as many (pipe(7)).
     """
 
-    def __init__(self, link: socket.socket, hello: bytes) -> None:
+    def __init__(self, link: socket.socket, received: bytes, client_pid: int) -> None:
         self._link = link
         self._link.settimeout(0)
-        self._to_runtime = bytearray(hello)
-        self._to_client = bytearray()
-        self._answer: bytearray | None = bytearray()
+        self._to_runtime = bytearray()
+        self._to_client = bytearray(received)
         self._takes_input = True
         self._is_client_done = False
-        self._parent = os.getppid()
+        self._client_pid = client_pid
 
     def run(self) -> int:
         """Pump until one side ends and return the exit code."""
@@ -196,7 +221,7 @@ class _Pump:
             if self._link in readable and not self._receive():
                 return self._finish()
             is_quiet = not readable and not writable
-            if is_quiet and (self._is_client_done or os.getppid() != self._parent):
+            if is_quiet and (self._is_client_done or os.getppid() != self._client_pid):
                 return _DONE
 
     def _waiting_for(self) -> tuple[list[int | socket.socket], list[int | socket.socket]]:
@@ -245,15 +270,7 @@ class _Pump:
             return True
         except ConnectionError:
             return False
-        if self._answer is None:
-            self._to_client += piece
-        else:
-            self._answer += piece
-            line, newline, rest = self._answer.partition(b"\n")
-            if newline:
-                _check_answer(bytes(line))
-                self._answer = None
-                self._to_client += rest
+        self._to_client += piece
         return bool(piece)
 
     def _write(self) -> bool:

@@ -45,6 +45,12 @@ class StandIn:
         link.sendall(answer)
         return link, json.loads(hello)["octave"]
 
+    def accept_nobody(self) -> None:
+        """Take the connection of somebody who only looks whether there is a runtime."""
+        link, _ = self._listener.accept()
+        with link:
+            assert link.recv(1) == b""
+
     def close(self) -> None:
         for each in (self._listener, *self._links):
             each.close()
@@ -202,9 +208,19 @@ def test_the_end_of_the_runtime_is_a_failure_that_says_so(spawn: Spawn, runtime:
     link, _ = runtime.accept()
     link.sendall(b"last words")
     link.close()
-    out, err = child.communicate(timeout=BOUND_S)
-    assert (child.returncode, out) == (1, b"last words")
-    assert err.startswith(b"error: the runtime ended\nhint: ")
+    assert child.wait(BOUND_S) == 1
+    assert stdout(child).read() == b"last words"
+    assert stderr(child).read().startswith(b"error: the runtime ended\nhint: ")
+
+
+def test_a_runtime_that_was_just_ending_is_replaced(spawn: Spawn, runtime: StandIn) -> None:
+    child = spawn()
+    stdin(child).write(b"question\n")
+    stdin(child).flush()
+    runtime.accept(b"")[0].close()
+    runtime.accept_nobody()
+    link, _ = runtime.accept()
+    assert link.recv(100) == b"question\n"
 
 
 def test_a_client_that_is_gone_ends_the_proxy_quietly(spawn: Spawn, runtime: StandIn) -> None:

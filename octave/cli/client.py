@@ -1,10 +1,9 @@
 """`client`: which AI tools are here, and Octave's entry in their files."""
 
-import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,17 +15,16 @@ from octave.cli import render
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.clients import connect
-from octave.clients.command import Command, command, words
+from octave.clients.command import command, words
 from octave.clients.connect import Change, Connection
 from octave.clients.table import CLIENTS, Client, Here, Scope
 from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
 from octave.home import Home, Workspace, find_workspace
 
 client = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="Connect AI tools (Claude Code) to Octave, or see which are.",
+    help="Connect AI tools to Octave.",
 )
 
 
@@ -50,7 +48,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the diff, write n
 
 @client.command("list")
 def list_clients(context: typer.Context) -> int:
-    """List the AI tools Octave knows, which are on this machine, and which are connected."""
+    """List AI tools: which are on this machine, which are connected."""
     terms = manners(context)
     rows = [_seen(tool, terms) for tool in CLIENTS.values()]
     if terms.as_json:
@@ -63,6 +61,9 @@ def list_clients(context: typer.Context) -> int:
             for row in rows
         ],
     )
+    for row in rows:
+        if row["problem"]:
+            tell(f"warning: {safe(row['problem'])}")
     return 0
 
 
@@ -77,11 +78,9 @@ def add(
         bool, typer.Option("--force", help="Replace an entry that Octave did not write.")
     ] = False,
 ) -> int:
-    """Write Octave's entry into the configuration of AI tools; keeps a backup."""
+    """Write Octave's entry into their files."""
     terms = manners(context)
-    outcomes = _all(
-        ids, scope, terms, lambda link: connect.add(link, force=force, dry_run=dry_run)
-    )
+    outcomes = _all(ids, scope, terms, lambda link: connect.add(link, force=force, dry_run=dry_run))
     return _report(terms, outcomes, dry_run=dry_run)
 
 
@@ -96,7 +95,7 @@ def remove(
         bool, typer.Option("--force", help="Take out an entry that Octave did not write, too.")
     ] = False,
 ) -> int:
-    """Take Octave's entry out of the configuration of AI tools, which is then as before."""
+    """Take it out again."""
     terms = manners(context)
     outcomes = _all(
         ids, scope, terms, lambda link: connect.remove(link, force=force, dry_run=dry_run)
@@ -118,9 +117,7 @@ def _all(
     return [_each(name, scope.value, terms, act) for name in dict.fromkeys(ids)]
 
 
-def _each(
-    name: str, scope: Scope, terms: Manners, act: Callable[[Connection], Change]
-) -> _Outcome:
+def _each(name: str, scope: Scope, terms: Manners, act: Callable[[Connection], Change]) -> _Outcome:
     try:
         if name not in CLIENTS:
             hint = did_you_mean(name, CLIENTS) or "octave client list"
@@ -134,8 +131,8 @@ def _connection(tool: Client, scope: Scope, terms: Manners) -> Connection:
     if scope not in tool.places:
         raise UsageError(f"{tool.title} has no {scope} scope")
     workspace = _workspace(scope, terms)
-    entry = tool.entry(command(workspace, sys.executable))
-    return Connection(tool, tool.places[scope].file(_here()), entry, workspace.home)
+    file = tool.places[scope].file(Here(Path.home(), Path.cwd(), os.environ))
+    return Connection(tool, file, command(workspace, sys.executable), workspace.home)
 
 
 def _workspace(scope: Scope, terms: Manners) -> Workspace:
@@ -146,25 +143,90 @@ def _workspace(scope: Scope, terms: Manners) -> Workspace:
     return find_workspace(Home.find(os.environ), Path.cwd(), named, home_only=True)
 
 
-def _here() -> Here:
-    return Here(Path.home(), Path.cwd(), os.environ)
-
-
 def _seen(tool: Client, terms: Manners) -> dict[str, Any]:
-    """Return the row of one tool; the scope that is connected is shown, else the user's."""
+    """Return the row of one tool, with the file that is connected, else the user's."""
     links = [_connection(tool, scope, terms) for scope in tool.places]
-    present = bool(shutil.which(tool.executable)) or any(link.file.exists() for link in links)
-    row: dict[str, Any] = {"id": tool.id, "title": tool.title, "present": present}
-    problem = None
+    row = {
+        "id": tool.id,
+        "title": tool.title,
+        "present": bool(shutil.which(tool.executable)) or any(link.file.exists() for link in links),
+        "connected": False,
+        "here": False,
+        "file": str(links[0].file),
+        "problem": None,
+    }
     for link in links:
         try:
             found = connect.look(link)
         except OctaveError as error:
-            problem = problem or error.message
+            row["problem"] = row["problem"] or error.message
             continue
         if found is not None:
-            ours = command(Workspace.of_home(link.home), sys.executable)
-            state = {"connected": True, "here": _is_here(found.value, tool.entry(ours))}
-            return {**row, **state, "file": str(link.file), "problem": None}
-    state = {"connected": False, "here": False}
-    return {**row, **state, "file": str(links[0].file), "problem": problem}
+            return {**row, "connected": True, "here": found == "here", "file": str(link.file)}
+    return row
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    if row["connected"]:
+        return "yes" if row["here"] else "to another Octave"
+    return "unknown" if row["problem"] else "no"
+
+
+def _report(terms: Manners, outcomes: Sequence[_Outcome], *, dry_run: bool) -> int:
+    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+    if terms.as_json:
+        if len(outcomes) == len(failures) == 1:
+            raise failures[0]
+        write_json({"results": [_as_json(outcome, dry_run=dry_run) for outcome in outcomes]})
+    else:
+        for outcome in outcomes:
+            _tell_outcome(outcome, terms, dry_run=dry_run)
+    codes = {error.exit_code for error in failures}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+
+
+def _tell_outcome(outcome: _Outcome, terms: Manners, *, dry_run: bool) -> None:
+    change = outcome.change
+    if outcome.error is not None or change is None:
+        if outcome.error is not None:
+            tell_error(outcome.error, as_json=False)
+        return
+    diff = safe(change.diff.rstrip("\n"))
+    if dry_run and diff:
+        write(diff)
+        return
+    if diff and not terms.quiet:
+        tell(diff)
+    write(f"{change.status} {outcome.name} {safe(str(change.file))}")
+    if not terms.quiet:
+        for note in _notes(outcome.name, outcome.scope, change, terms):
+            tell(note)
+
+
+def _notes(name: str, scope: Scope, change: Change, terms: Manners) -> Iterator[str]:
+    """Yield what a person should know after a change."""
+    if change.status not in {"added", "updated"}:
+        return
+    if change.backup:
+        yield f"backup: {change.backup}"
+    if scope == "user" and not terms.home_only and not terms.workspace().is_home:
+        manifest = terms.workspace().manifest
+        if _workspace(scope, terms).manifest != manifest:
+            yield f"note: `{manifest}` is not part of it; for this folder add --scope project"
+    first, (ours, *more) = shutil.which("octave"), words(sys.executable)
+    if first and not more and not Path(first).samefile(ours):
+        yield f"note: `octave` on your PATH is `{first}`; the entry runs `{ours}`"
+    yield f"next: {CLIENTS[name].places[scope].next_step}"
+
+
+def _as_json(outcome: _Outcome, *, dry_run: bool) -> dict[str, Any]:
+    change = outcome.change
+    return {
+        "id": outcome.name,
+        "status": change.status if change else "failed",
+        "file": str(change.file) if change else None,
+        "diff": change.diff if change else "",
+        "backup": str(change.backup) if change and change.backup else None,
+        "dryRun": dry_run,
+        "error": outcome.error.as_json() if outcome.error else None,
+    }

@@ -4,8 +4,8 @@ A verb's module is imported when the verb is used; it brings one function, whose
 turns into arguments and options.
 """
 
-import difflib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -22,8 +22,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from octave import __version__, errors
 from octave.cli import options
-from octave.cli.output import tell, tell_error
-from octave.errors import Bug, OctaveError, UsageError
+from octave.cli.output import tell_error
+from octave.errors import Bug, Interrupted, OctaveError, UsageError, nearest
 from octave.home import Home
 
 VERBS: Mapping[str, str] = {
@@ -67,6 +67,17 @@ class VerbTable(TyperGroup):
         verb = ALIASES.get(cmd_name, cmd_name)
         return _load(verb) if verb in VERBS else None
 
+    def resolve_command(self, ctx: Any, args: Any) -> Any:
+        """Find the verb; an unknown one is told with what it may have been."""
+        verb = str(args[0])
+        if verb not in VERBS and verb not in ALIASES and not verb.startswith("-"):
+            near = " or ".join(f"`octave {word}`" for word in nearest(verb, [*VERBS, *ALIASES], 2))
+            raise UsageError(
+                f"there is no verb `{verb}`",
+                hint=f"did you mean {near}?" if near else "octave --help",
+            )
+        return super().resolve_command(ctx, args)
+
 
 def _load(verb: str) -> Any:
     module, _, function = VERBS[verb].partition(":")
@@ -74,8 +85,8 @@ def _load(verb: str) -> Any:
     if isinstance(found, typer.Typer):
         command: Any = typer.main.get_command(found)
         command.name = verb
-        for child in command.commands.values():
-            child.params.extend(_command_of(options.common).params)
+        for each in (command, *command.commands.values()):
+            each.params.extend(_command_of(options.common).params)
         return command
     command = _command_of(found, verb)
     command.params.extend(_command_of(options.common).params)
@@ -113,21 +124,22 @@ def _octave(
 def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code; never raises."""
     signal.signal(signal.SIGTERM, _interrupt)
+    _open_streams()
     as_json = "--json" in words
     try:
-        return _invoke(words)
+        return _invoke(words or ["--help"])
     except OctaveError as error:
         tell_error(error, as_json=as_json)
         return error.exit_code
     except _CLICK_ERROR as error:
-        tell_error(_usage(error, words), as_json=as_json)
+        tell_error(_usage(error), as_json=as_json)
         return UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        tell("interrupted")
-        return errors.INTERRUPTED_EXIT
+        tell_error(Interrupted("interrupted"), as_json=as_json)
+        return Interrupted.exit_code
     except BrokenPipeError:
-        # The reader of the pipe has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of the pipe has seen enough.
+        _drop_stdout()
         return 0
     except Exception as error:  # noqa: BLE001 - the CLI is one of the four edges
         return _unexpected(error, as_json=as_json)
@@ -146,19 +158,34 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _usage(error: Any, words: Sequence[str]) -> UsageError:
-    verb = next((word for word in words if not word.startswith("-")), "")
-    message = str(error.format_message()).rstrip(".")
-    if verb and verb not in VERBS and verb not in ALIASES:
-        near = difflib.get_close_matches(verb, [*VERBS, *ALIASES], 2)
-        hint = f"did you mean {' or '.join(f'`octave {word}`' for word in near)}?" if near else None
-        return UsageError(f"there is no verb `{verb}`", hint=hint or "octave --help")
-    return UsageError(message, hint=f"octave {verb} --help".replace("  ", " "))
+def _open_streams() -> None:
+    """Make stdout and stderr take any text, whatever the locale; a closed one swallows it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Else the next file that is opened would get the number, and our lines.
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    # Python writes what is left in the buffer at exit, and would complain once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _usage(error: Any) -> UsageError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "octave"
+    return UsageError(str(error.format_message()).rstrip("."), hint=f"{command} --help")
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:
     storage = errors.from_os_error(error) if isinstance(error, OSError) else None
     if storage is not None:
+        if isinstance(error, OSError) and error.filename is None:
+            _drop_stdout()
         tell_error(storage, as_json=as_json)
         return storage.exit_code
     path = _report(error)
@@ -174,12 +201,13 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
 def _report(error: Exception) -> Path:
     text = "".join(traceback.format_exception(error))
     content = f"octave {__version__}\npython {sys.version}\nplatform {sys.platform}\n\n{text}"
-    name = f"bug-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     for folder in (Home.find(os.environ).root / "reports", Path(tempfile.gettempdir())):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            (folder / name).write_text(content, encoding="utf-8")
+            number, path = tempfile.mkstemp(".txt", time.strftime("octave-bug-%Y%m%d-"), folder)
+            with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(content)
         except OSError:
             continue
-        return folder / name
+        return Path(path)
     return Path("nowhere: the disk is full")

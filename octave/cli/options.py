@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from octave.errors import UsageError
 from octave.home import Home, Workspace, find_workspace
 
 
@@ -27,7 +28,11 @@ class Manners:
         """Return the workspace of --manifest, OCTAVE_MANIFEST, this folder, or the home."""
         home = Home.find(os.environ)
         named = self.manifest or os.environ.get("OCTAVE_MANIFEST")
-        return find_workspace(home, Path.cwd(), named, home_only=self.home_only)
+        try:
+            folder = Path.cwd()
+        except FileNotFoundError as error:
+            raise UsageError("the current folder does not exist any more", hint="cd") from error
+        return find_workspace(home, folder, named, home_only=self.home_only)
 
 
 def manners(context: typer.Context) -> Manners:

@@ -42,7 +42,17 @@ def write(text: str) -> None:
 
 def write_json(value: Any) -> None:
     """Write the one JSON document of `--json` to stdout."""
-    write(json.dumps(value, indent=2, ensure_ascii=False))
+    write(json_text(value, indent=2))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Return `value` as JSON that no terminal acts upon: hidden characters are escaped."""
+    return _HIDDEN.sub(_json_escape, json.dumps(value, indent=indent, ensure_ascii=False))
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    # They stand in strings only; json.dumps itself knows the escapes, pairs included.
+    return json.dumps(found[0])[1:-1] if found[0] > "\x7f" else f"\\u{ord(found[0]):04x}"
 
 
 def tell(text: str) -> None:
@@ -53,7 +63,7 @@ def tell(text: str) -> None:
 def tell_error(error: OctaveError, *, as_json: bool) -> None:
     """Write `error` to stderr: a sentence and a hint, or one line of JSON."""
     if as_json:
-        tell(json.dumps({"error": error.as_json()}, ensure_ascii=False))
+        tell(json_text({"error": error.as_json()}))
         return
     tell(f"error: {safe(error.message)}")
     for line in error.details.get("stderrTail") or []:

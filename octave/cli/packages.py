@@ -15,6 +15,7 @@ from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.errors import (
     MissingAnswer,
+    NotTrusted,
     OctaveError,
     RuntimeNotRunning,
     StartFailed,
@@ -24,9 +25,11 @@ from octave.home import Workspace
 from octave.packages import install as story
 from octave.packages import ledger, lockfile, manifest, variables, workspaces
 from octave.packages.ecosystems.base import Bench
-from octave.packages.install import Outcome, Request, Site
+from octave.packages.install import Outcome, Request
 from octave.packages.launch import LaunchSpec
+from octave.packages.manifest import ServerEntry
 from octave.packages.offered import Offered
+from octave.packages.placement import Site
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.uninstall import uninstall as remove
 from octave.packages.variables import Answers
@@ -142,27 +145,41 @@ def trust(
     workspace = terms.workspace()
     wanted = manifest.load(workspace.manifest)
     if not workspaces.trusted(workspace, wanted):
-        tell(f"`{workspace.manifest}` wants to run:")
+        tell(f"`{safe(str(workspace.manifest))}` wants to run:")
         for server in wanted.servers.values():
-            command = server.package or server.url or " ".join(map(str, server.command or ()))
-            words = " ".join([command, *map(str, server.args)])
-            tell(f"  {server.name}: {safe(words)}")
+            for line in _consent_lines(server):
+                tell(f"  {safe(line)}")
         if not yes and not _can_ask(yes=False):
             raise MissingAnswer("nobody can be asked for consent", hint="octave trust -y")
         if not yes and not typer.confirm("Trust it?", default=False, err=True):
-            raise OctaveError("not trusted")
+            raise NotTrusted(f"`{workspace.manifest}` is not trusted")
         workspaces.trust(workspace, wanted)
+        reload(workspace)
     if terms.as_json:
         write_json({"manifest": str(workspace.manifest), "trusted": True})
+    elif workspace.is_home:
+        tell("the home's own `octave.toml` is always trusted")
     else:
-        tell(f"`{workspace.manifest}` is trusted as it is now; a change asks again")
+        tell(f"`{safe(str(workspace.manifest))}` is trusted as it is now; a change asks again")
     return 0
+
+
+def _consent_lines(server: ServerEntry) -> Iterator[str]:
+    """Yield all that decides what runs, and what it is given: the whole of what is consented to."""
+    source = server.package or server.url or " ".join(map(str, server.command or ()))
+    version = "" if server.version == "*" else f"@{server.version}"
+    yield " ".join([f"{server.name}: {source}{version}", *map(str, server.args)])
+    if server.cwd is not None:
+        yield f"  in {server.cwd}"
+    for name, value in (*server.env.items(), *server.headers.items()):
+        yield f"  {name} = {value}"
+    if server.pass_env:
+        yield f"  of your environment: {', '.join(server.pass_env)}"
 
 
 @contextmanager
 def _site(terms: Manners, *, start: bool = True, offline: bool = False) -> Iterator[Site]:
     workspace = terms.workspace()
-    workspace.home.prepare()
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
         yield Site(
             workspace=workspace,
@@ -181,6 +198,9 @@ def reload(workspace: Workspace) -> None:
             remote.request("octave/reload", {})
     except RuntimeNotRunning:
         return
+    except OctaveError as error:
+        # What is on disk is done and right; only the runtime does not know it yet.
+        tell(f"warning: the running runtime did not take it over: {safe(error.message)}")
 
 
 def _check(spec: LaunchSpec) -> Offered:
@@ -191,7 +211,11 @@ def _check(spec: LaunchSpec) -> Offered:
 
 
 def _note(terms: Manners) -> Callable[[str], None]:
-    return (lambda _: None) if terms.quiet else lambda text: tell(f"note: {safe(text)}")
+    return (
+        (lambda _: None)
+        if terms.quiet or terms.as_json
+        else lambda text: tell(f"note: {safe(text)}")
+    )
 
 
 def _can_ask(*, yes: bool) -> bool:
@@ -221,6 +245,8 @@ def _report(
     else:
         for outcome in outcomes:
             _tell_outcome(outcome)
+        if not outcomes:
+            tell("`octave.toml` names no package, so there is nothing to do")
         if not terms.quiet and not failures and outcomes:
             tell(f"done in {took_s:.1f} s")
         if not terms.quiet and any(o.status == "installed" and o.checked for o in outcomes):
@@ -237,7 +263,7 @@ def _tell_outcome(outcome: Outcome) -> None:
         tell_error(outcome.error, as_json=False)
         return
     tools = f" ({outcome.tools} tools)" if outcome.tools is not None else ""
-    write(f"{outcome.status} {outcome.name} {outcome.version}{tools}".rstrip())
+    write(safe(f"{outcome.status} {outcome.name} {outcome.version}{tools}".rstrip()))
     if outcome.warning:
         tell(f"warning: {safe(outcome.warning)}")
 

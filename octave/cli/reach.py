@@ -70,8 +70,11 @@ def _private(workspace: Workspace) -> Iterator[Runtime]:
             raw = json.dumps(params or {}).encode()
             return portal.call(METHODS[method], control, raw, on_progress)
 
-    with (
-        start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(private(workspace, os.environ)) as control,
-    ):
-        yield InProcess()
+    with start_blocking_portal() as portal:
+        runtime = portal.wrap_async_context_manager(private(workspace, os.environ))
+        control = runtime.__enter__()
+        try:
+            yield InProcess()
+        finally:
+            # What the caller raises is its own affair: inside, a task group would wrap it.
+            runtime.__exit__(None, None, None)

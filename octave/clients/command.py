@@ -1,4 +1,4 @@
-"""The command by which an AI tool starts Octave: words and variables that hold wherever the tool runs.
+"""How an AI tool starts Octave: words and variables that hold wherever it runs.
 
 Graphical tools have neither the PATH nor the folder nor the variables of a person's shell, so
 everything is absolute and nothing is left to be found.

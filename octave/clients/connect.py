@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from octave.clients import config_file, records
+from octave.clients.command import Command
 from octave.clients.diff import difference
 from octave.clients.editor import Entry, Found, Unreadable
 from octave.clients.records import Record, digest
@@ -29,12 +30,17 @@ Status = Literal["added", "updated", "present", "removed", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An AI tool's file, and the entry it should have."""
+    """An AI tool's file, and what its entry should say."""
 
     client: Client
     file: Path
-    entry: Entry
+    command: Command
     home: Home
+
+    @property
+    def entry(self) -> Entry:
+        """The entry in the words of this tool."""
+        return self.client.entry(self.command)
 
     @property
     def key(self) -> str:
@@ -52,13 +58,19 @@ class Change:
     backup: Path | None = None
 
 
-def look(connection: Connection) -> Found | None:
-    """Return the entry that is there now.
+def look(connection: Connection) -> Literal["here", "elsewhere"] | None:
+    """Tell whether the entry is there, and leads to this Octave and this home; None: it is not.
 
     Raises:
         OctaveError: the file cannot be read, or does not parse.
     """
-    return _find(connection, config_file.read(connection.file))
+    found = _find(connection, config_file.read(connection.file))
+    if found is None:
+        return None
+    said, command = set(_strings(found.value)), connection.command
+    wanted = {command.program, *command.env.values()}
+    is_same_home = ("OCTAVE_HOME" in said) == ("OCTAVE_HOME" in command.env)
+    return "here" if wanted <= said and is_same_home else "elsewhere"
 
 
 def add(connection: Connection, *, force: bool = False, dry_run: bool = False) -> Change:
@@ -182,6 +194,17 @@ def _back_up(file: Path, text: str | None) -> Path | None:
     backup.unlink(missing_ok=True)
     config_file.write(backup, text)
     return backup
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Yield every name and text in `value`: tools differ in what they call the parts."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value:
+            yield from _strings(part)
+        for part in value.values() if isinstance(value, dict) else ():
+            yield from _strings(part)
 
 
 def _is_blank(text: str) -> bool:

@@ -5,42 +5,17 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from octave.errors import OctaveError, StartFailed, UsageError
-from octave.home import Workspace
-from octave.packages import ledger, lockfile, manifest, offered, store, trial, variables, workspaces
-from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.ecosystems.base import Bench
-from octave.packages.launch import LaunchSpec
+from octave.errors import OctaveError, UsageError
+from octave.packages import ledger, lockfile, manifest, offered, store, variables, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
-from octave.packages.offered import Offered
-from octave.packages.registry import PackageChoice, Registry
+from octave.packages.placement import Placed, Site, place, removed_on_error
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
 from octave.packages.secrets import Secrets
-from octave.packages.specs import spec_of_record
-from octave.packages.store import Record
 from octave.packages.variables import Answers, Given
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where things get installed, and with what."""
-
-    workspace: Workspace
-    registry: Registry
-    bench: Bench
-    check: Callable[[LaunchSpec], Offered]
-    """Starts a server once and asks what it offers; raises StartFailed."""
-    changed: Callable[[], None] = lambda: None
-    """Called when manifest or lockfile changed, before anything is deleted: a running runtime
-    must reload."""
-    start: bool = True
-    """False: trust the files, do not start the server once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +44,6 @@ class Outcome:
     error: OctaveError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    pin: Pin
-    record: Record
-    offered: Offered | None
-    status: str = "installed"
-
-
 def install(request: Request, site: Site) -> Outcome:
     """Install one server and write it into manifest and lockfile.
 
@@ -101,8 +68,8 @@ def install(request: Request, site: Site) -> Outcome:
             if not answers(pin, server):
                 pin = _resolved(choice, server, site)
             assert pin is not None
-            placed = _place(pin, wanted, server, choice.known, site)
-            with _removed_on_error(placed, site):
+            placed = place(pin, wanted, server, choice.known, site)
+            with removed_on_error(placed, site):
                 _write_down(site, placed, _table(server, request, given))
     site.changed()
     return _outcome(placed)
@@ -167,8 +134,8 @@ def _install_wanted(
             if not answers(pin, server):
                 pin = _resolved(choice, server, site)
             assert pin is not None
-            placed = _place(pin, wanted, server, choice.known, site)
-            with _removed_on_error(placed, site):
+            placed = place(pin, wanted, server, choice.known, site)
+            with removed_on_error(placed, site):
                 if locked:
                     _keep_offered(site, placed)
                 else:
@@ -184,112 +151,6 @@ def _resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
         return pin_of(replace(choice, version_range=server.version), server, staging, site.bench)
     finally:
         store.discard(staging)
-
-
-def _place(
-    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
-) -> _Placed:
-    """Make sure that what `pin` says lies on disk, started once where it can be."""
-    home = site.workspace.home
-    found = store.find(home, pin.name, pin.folder)
-    if found is None:
-        return _build(pin, wanted, server, known, site)
-    place = home.servers / pin.name / pin.folder
-    pin = _with_entry(pin, server, known, place)
-    record = _brought_up_to(pin, found, place, site)
-    if record.checked and pin.tools:
-        return _Placed(pin, record, None, "present")
-    checked, offer = _try(record, place, wanted, server, known, site)
-    store.rewrite(home, checked, pin.folder)
-    return _Placed(_with_tools(pin, offer), checked, offer, "present")
-
-
-def _brought_up_to(pin: Pin, record: Record, place: Path, site: Site) -> Record:
-    """Return `record`, or one that was not checked yet where `pin` now says something else.
-
-    The folder is named after the packages alone: the same ones may be started in another way.
-    """
-    command = record.command
-    if not command[-1].endswith(f"/{pin.entry}"):
-        argv = ECOSYSTEMS[pin.kind].argv(pin, place, site.bench)
-        command = store.portable(argv, place, site.workspace.home)
-    said = _record(pin, command)
-    before = replace(record, checked=False, tools=None, unchecked_reason="")
-    return record if said == before else said
-
-
-def _build(
-    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
-) -> _Placed:
-    home, ecosystem = site.workspace.home, ECOSYSTEMS[pin.kind]
-    staging = store.stage(home, pin.name)
-    try:
-        ecosystem.install(pin, staging, site.bench)
-        pin = _with_entry(pin, server, known, staging)
-        command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
-        with _data_removed_on_error(site.workspace, pin.name):
-            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
-            pin = _with_tools(pin, offer)
-            store.publish(home, staging, record, pin.folder)
-    finally:
-        store.discard(staging)
-    return _Placed(pin, record, offer)
-
-
-def _with_entry(pin: Pin, server: ServerEntry, known: PackageChoice | None, place: Path) -> Pin:
-    """Return `pin` with its entry, which some ecosystems can tell only from what is installed."""
-    if pin.entry:
-        return pin
-    executable = server.executable or (known.executable if known else None)
-    return replace(pin, entry=ECOSYSTEMS[pin.kind].find_entry(pin.package, executable, place))
-
-
-def _record(pin: Pin, command: tuple[str, ...]) -> Record:
-    return Record(
-        name=pin.name,
-        kind=pin.kind,
-        package=pin.package,
-        version=pin.version,
-        integrity=pin.integrity,
-        digest=pin.graph_digest,
-        command=command,
-        args=pin.args,
-        env=pin.env,
-        required_env=pin.required_env,
-        env_one_of=pin.env_one_of,
-        title=pin.title,
-    )
-
-
-def _try(
-    record: Record,
-    folder: Path,
-    wanted: Manifest,
-    server: ServerEntry,
-    known: PackageChoice | None,
-    site: Site,
-) -> tuple[Record, Offered | None]:
-    if not site.start:
-        return replace(record, unchecked_reason="not started, as asked"), None
-    try:
-        spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
-    except StartFailed as error:
-        return trial.unchecked(record, error), None
-    site.bench.progress(f"starting `{record.name}` once")
-    return trial.start_once(
-        record,
-        server,
-        spec,
-        site.check,
-        trial.lacking(server, known),
-    )
-
-
-def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
-    if offer is None:
-        return pin
-    hashes = {tool.name: tool for tool in map(lockfile.definition_hashes, offer.tools)}
-    return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
 
 
 def _name_for(request: Request, choice: Choice) -> str:
@@ -342,7 +203,7 @@ def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, obj
     return table
 
 
-def _write_down(site: Site, placed: _Placed, table: Mapping[str, object] | None) -> None:
+def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) -> None:
     workspace, pin = site.workspace, placed.pin
     with ledger.changing(workspace):
         if table is not None:
@@ -356,37 +217,11 @@ def _write_down(site: Site, placed: _Placed, table: Mapping[str, object] | None)
             workspaces.trust(workspace, manifest.load(workspace.manifest))
 
 
-def _keep_offered(site: Site, placed: _Placed) -> None:
+def _keep_offered(site: Site, placed: Placed) -> None:
     if placed.offered is not None:
         site.workspace.prepare()
         path = site.workspace.catalogue(placed.pin.name)
         offered.save(path, placed.offered, placed.pin.version, placed.pin.graph_digest)
-
-
-@contextlib.contextmanager
-def _removed_on_error(placed: _Placed, site: Site) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        if placed.status == "installed":
-            store.remove(site.workspace.home, placed.pin.name, placed.pin.folder)
-        raise
-
-
-@contextlib.contextmanager
-def _data_removed_on_error(workspace: Workspace, name: str) -> Iterator[None]:
-    """Remove the server's data after an error, unless there was some before."""
-    data = workspace.data(name)
-    was_there = data.exists()
-    try:
-        yield
-    except BaseException:
-        if not was_there:
-            shutil.rmtree(data, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                data.parent.rmdir()
-                workspace.state.rmdir()
-        raise
 
 
 @contextlib.contextmanager
@@ -406,7 +241,7 @@ def _stored(secrets: Secrets, given: Given) -> Iterator[None]:
         raise
 
 
-def _outcome(placed: _Placed) -> Outcome:
+def _outcome(placed: Placed) -> Outcome:
     record = placed.record
     warning = (
         "" if record.checked else f"`{record.name}` was not checked: {record.unchecked_reason}"

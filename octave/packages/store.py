@@ -167,7 +167,7 @@ class _Format(msgspec.Struct):
 
 
 def folders(home: Home, name: str) -> tuple[str, ...]:
-    """Return the folders of `name` on disk, sorted: its versions, also those with a broken record."""
+    """Return the version folders of `name`, sorted; also those whose record is broken."""
     try:
         return tuple(sorted(path.name for path in (home.servers / name).iterdir()))
     except OSError:

@@ -87,14 +87,14 @@ def start_once(
     try:
         offer = check(spec)
     except StartFailed as failure:
-        error = _without(secret_values(server, environment), failure)
-        said = wanted_by(error)
+        told = _without(secret_values(server, environment), failure)
+        said = wanted_by(told)
         reason = lacking or (f"it says: {said}" if said else None)
-        if reason is None or is_broken(error):
+        if reason is None or is_broken(told):
             raise StartFailed(
-                f"`{record.name}` {record.version} was not installed: {error.message}",
-                hint=error.hint,
-                details=error.details,
+                f"`{record.name}` {record.version} was not installed: {told.message}",
+                hint=told.hint,
+                details=told.details,
             ) from failure
         return replace(record, unchecked_reason=reason), None
     return replace(record, checked=True, unchecked_reason="", tools=len(offer.tools)), offer

@@ -5,7 +5,8 @@ import shutil
 from octave.errors import IntegrityFailed, ServerNotFound, did_you_mean
 from octave.home import Workspace
 from octave.packages import ledger, lockfile, manifest, store, workspaces
-from octave.packages.install import Outcome, Site
+from octave.packages.install import Outcome
+from octave.packages.placement import Site
 from octave.packages.secrets import Secrets
 
 

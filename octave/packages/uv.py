@@ -101,7 +101,7 @@ def run(bench: "Bench", words: Sequence[str | Path], cwd: Path, stdin: str | Non
 
 def failure(output: Output, wanted: str) -> OctaveError:
     """Return what went wrong when uv failed to fetch or install `wanted`, a name for a person."""
-    text = output.stderr
+    text = unwrapped(output.stderr)
     damaged = re.search(r"Hash mismatch for `([^`]+)`", text)
     if damaged:
         values = re.findall(r"sha256:[0-9a-f]{64}", text)
@@ -113,7 +113,7 @@ def failure(output: Output, wanted: str) -> OctaveError:
         )
     if re.search(r"No space left on device|Disk quota exceeded|Read-only file system", text):
         return StorageFailed(
-            f"cannot write while installing `{wanted}`: {_last_cause(text)}",
+            f"cannot write while installing `{wanted}`: {_last_cause(output.stderr)}",
             hint="free some space, or set OCTAVE_HOME to a folder with room, then try again",
         )
     if "network connectivity is disabled" in text or "network was disabled" in text:
@@ -128,10 +128,15 @@ def failure(output: Output, wanted: str) -> OctaveError:
         )
     if _UNREACHABLE.search(text):
         return RegistryUnreachable(
-            f"the package index cannot be reached for `{wanted}`: {_last_cause(text)}",
+            f"the package index cannot be reached for `{wanted}`: {_last_cause(output.stderr)}",
             hint="check the network, the proxy and the index settings of uv or pip",
         )
     return InstallFailed(f"uv could not install `{wanted}`:\n{output.tail}")
+
+
+def unwrapped(text: str) -> str:
+    """Return uv's words with single spaces: it breaks lines between any two of them."""
+    return " ".join(text.split())
 
 
 _UNREACHABLE = re.compile(

@@ -14,7 +14,11 @@ from octave.packages.manifest import Reference, Value
 from octave.packages.registry import PackageChoice
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_LOOK = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|PRIVATE_KEY|CREDENTIAL", re.IGNORECASE)
+_SECRET_LOOK = re.compile(
+    r"TOKEN|SECRET|PASSW|PASS$|PWD$|KEY$|API_?KEY|PRIVATE_KEY|CREDENTIAL|AUTH$|BEARER|COOKIE|DSN$"
+    r"|DATABASE_UR[IL]|CONNECTION_STRING",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def sort(
     plain: dict[str, Value] = {}
     secrets: dict[str, str] = {}
     for name, text in values.items():
-        if "\0" in text or not text.isascii() and _is_broken(text):
+        if "\0" in text or (not text.isascii() and _is_broken(text)):
             raise UsageError(f"the value of `{name}` is not text")
         if is_secret(name, known):
             key = f"{server}/{name}"

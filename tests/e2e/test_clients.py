@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,20 @@ def npm_install(package: str, folder: Path, node: Path, npm_cli: Path) -> None:
 
 def private_node(octave: Octave) -> tuple[Path, Path]:
     """Return node 24 and its npm, as Octave installs them where no node is."""
-    bare = Octave(octave.home, octave.cwd, {"PATH": "/nonexistent"})
+    bare = Octave(octave.home, octave.cwd, {**octave.extra, "PATH": "/nonexistent"})
     bare("install", "everything")
     node = next((octave.home / "runtimes").rglob("bin/node"))
     return node, next((octave.home / "runtimes").rglob("npm/bin/npm-cli.js"))
+
+
+@pytest.fixture
+def octave(tmp_path: Path) -> Iterator[Octave]:
+    """The command of a user whose home is the usual one: clients pass few variables on."""
+    user = tmp_path / "user"
+    user.mkdir()
+    command = Octave(user / ".octave", user, {"HOME": str(user)})
+    yield command
+    command("shutdown", code=None)
 
 
 @pytest.mark.xdist_group("clients")
@@ -58,16 +69,13 @@ def test_claude_code_connects_after_client_add(octave: Octave, tmp_path: Path) -
     node, npm_cli = private_node(octave)
     npm_install(CLAUDE, tmp_path / "claude", node, npm_cli)
     claude = next((tmp_path / "claude/node_modules/@anthropic-ai").glob("claude-code-*/claude"))
-    user = tmp_path / "user"
-    user.mkdir()
-    here = Octave(octave.home, octave.cwd, {"HOME": str(user)})
-    here("client", "add", "claude")
-    done = run([claude, "mcp", "list"], env=here.environ, cwd=octave.cwd)
+    octave("client", "add", "claude")
+    done = run([claude, "mcp", "list"], env=octave.environ, cwd=octave.cwd)
     lines = [line for line in done.stdout.splitlines() if "octave" in line]
     assert lines, done.stdout + done.stderr
     assert "Connected" in lines[0], done.stdout + done.stderr
-    here("client", "remove", "claude")
-    gone = run([claude, "mcp", "list"], env=here.environ, cwd=octave.cwd)
+    octave("client", "remove", "claude")
+    gone = run([claude, "mcp", "list"], env=octave.environ, cwd=octave.cwd)
     assert "octave" not in gone.stdout
 
 

@@ -153,7 +153,7 @@ async def test_a_server_of_a_newer_protocol_is_named_as_such():
     assert "speaks only a newer protocol version" in failed.message
     data = '{"supported":["2026-07-28"]}'
     answer = '{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"no","data":%s}}' % data  # noqa: UP031
-    code = f"print('''{answer}'''); input()"
+    code = f"input(); print('''{answer}''', flush=True); input()"
     assert '(["2026-07-28"])' in (await refused(spec_of("-c", code))).message
 
 
@@ -167,7 +167,7 @@ async def test_a_server_of_a_newer_protocol_is_named_as_such():
 )
 async def test_a_useless_answer_to_initialize_is_quoted(answer, expected):
     line = '{"jsonrpc":"2.0","id":1,%s}' % answer  # noqa: UP031
-    failed = await refused(spec_of("-c", f"print('''{line}'''); input()"))
+    failed = await refused(spec_of("-c", f"input(); print('''{line}''', flush=True); input()"))
     assert expected in failed.message
 
 

@@ -209,11 +209,11 @@ def _compile(question: _Question, staging: Path, bench: Bench, *options: str) ->
 
 
 def _asked_floor(text: str) -> Version | None:
-    return min((Version(found) for found in _FLOOR_ASKED.findall(text)), default=None)
+    return min((Version(found) for found in _FLOOR_ASKED.findall(uv.unwrapped(text))), default=None)
 
 
 def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -> OctaveError:
-    text, name = output.stderr, question.name
+    text, name = uv.unwrapped(output.stderr), question.name
     failed = uv.failure(output, name)
     if type(failed) is not InstallFailed:
         return failed

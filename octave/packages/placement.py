@@ -1,0 +1,182 @@
+"""Make what a pin says lie on disk, whole and started once, or leave no trace of the attempt."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from octave.errors import StartFailed
+from octave.home import Workspace
+from octave.packages import lockfile, store, trial
+from octave.packages.ecosystems import ECOSYSTEMS
+from octave.packages.ecosystems.base import Bench
+from octave.packages.launch import LaunchSpec
+from octave.packages.lockfile import Pin
+from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.offered import Offered
+from octave.packages.registry import PackageChoice, Registry
+from octave.packages.specs import spec_of_record
+from octave.packages.store import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where things get installed, and with what."""
+
+    workspace: Workspace
+    registry: Registry
+    bench: Bench
+    check: Callable[[LaunchSpec], Offered]
+    """Starts a server once and asks what it offers; raises StartFailed."""
+    changed: Callable[[], None] = lambda: None
+    """Called when manifest or lockfile changed, before anything is deleted: a running runtime
+    must reload."""
+    start: bool = True
+    """False: trust the files, do not start the server once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A server that lies on disk."""
+
+    pin: Pin
+    """With what only the installed server could tell: its entry, its tools."""
+    record: Record
+    offered: Offered | None
+    """None: it was not started this time."""
+    status: str = "installed"
+    """`installed`, or `present` when it was there before."""
+
+
+def place(
+    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
+) -> Placed:
+    """Make sure that what `pin` says lies on disk, started once where it can be."""
+    home = site.workspace.home
+    found = store.find(home, pin.name, pin.folder)
+    if found is None:
+        return _build(pin, wanted, server, known, site)
+    folder = home.servers / pin.name / pin.folder
+    pin = _with_entry(pin, server, known, folder)
+    record = _brought_up_to(pin, found, folder, site)
+    if record.checked and pin.tools:
+        return Placed(pin, record, None, "present")
+    checked, offer = _try(record, folder, wanted, server, known, site)
+    store.rewrite(home, checked, pin.folder)
+    return Placed(_with_tools(pin, offer), checked, offer, "present")
+
+
+def _brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
+    """Return `record`, or one that was not checked yet where `pin` now says something else.
+
+    The folder is named after the packages alone: the same ones may be started in another way.
+    """
+    command = record.command
+    if not command[-1].endswith(f"/{pin.entry}"):
+        argv = ECOSYSTEMS[pin.kind].argv(pin, folder, site.bench)
+        command = store.portable(argv, folder, site.workspace.home)
+    said = _record(pin, command)
+    before = replace(record, checked=False, tools=None, unchecked_reason="")
+    return record if said == before else said
+
+
+def _build(
+    pin: Pin, wanted: Manifest, server: ServerEntry, known: PackageChoice | None, site: Site
+) -> Placed:
+    home, ecosystem = site.workspace.home, ECOSYSTEMS[pin.kind]
+    staging = store.stage(home, pin.name)
+    try:
+        ecosystem.install(pin, staging, site.bench)
+        pin = _with_entry(pin, server, known, staging)
+        command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
+        with _data_removed_on_error(site.workspace, pin.name):
+            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
+            pin = _with_tools(pin, offer)
+            store.publish(home, staging, record, pin.folder)
+    finally:
+        store.discard(staging)
+    return Placed(pin, record, offer)
+
+
+def _with_entry(pin: Pin, server: ServerEntry, known: PackageChoice | None, place: Path) -> Pin:
+    """Return `pin` with its entry, which some ecosystems can tell only from what is installed."""
+    if pin.entry:
+        return pin
+    executable = server.executable or (known.executable if known else None)
+    return replace(pin, entry=ECOSYSTEMS[pin.kind].find_entry(pin.package, executable, place))
+
+
+def _record(pin: Pin, command: tuple[str, ...]) -> Record:
+    return Record(
+        name=pin.name,
+        kind=pin.kind,
+        package=pin.package,
+        version=pin.version,
+        integrity=pin.integrity,
+        digest=pin.graph_digest,
+        command=command,
+        args=pin.args,
+        env=pin.env,
+        required_env=pin.required_env,
+        env_one_of=pin.env_one_of,
+        title=pin.title,
+    )
+
+
+def _try(
+    record: Record,
+    folder: Path,
+    wanted: Manifest,
+    server: ServerEntry,
+    known: PackageChoice | None,
+    site: Site,
+) -> tuple[Record, Offered | None]:
+    if not site.start:
+        return replace(record, unchecked_reason="not started, as asked"), None
+    try:
+        spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
+    except StartFailed as error:
+        return trial.unchecked(record, error), None
+    site.bench.progress(f"starting `{record.name}` once")
+    return trial.start_once(
+        record,
+        server,
+        spec,
+        site.check,
+        trial.lacking(server, known),
+    )
+
+
+def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
+    if offer is None:
+        return pin
+    hashes = {tool.name: tool for tool in map(lockfile.definition_hashes, offer.tools)}
+    return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
+
+
+@contextlib.contextmanager
+def removed_on_error(placed: Placed, site: Site) -> Iterator[None]:
+    """Take a version that was installed just now away again when what follows fails."""
+    try:
+        yield
+    except BaseException:
+        if placed.status == "installed":
+            store.remove(site.workspace.home, placed.pin.name, placed.pin.folder)
+        raise
+
+
+@contextlib.contextmanager
+def _data_removed_on_error(workspace: Workspace, name: str) -> Iterator[None]:
+    """Remove the server's data after an error, unless there was some before."""
+    data = workspace.data(name)
+    was_there = data.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                data.parent.rmdir()
+                workspace.state.rmdir()
+        raise
