@@ -26,7 +26,7 @@ from octave.packages.names import (
     split_package,
 )
 from octave.packages.toml_edit import drop, set_keys
-from octave.packages.toml_text import key_text, locate, position, syntax_place
+from octave.packages.toml_text import locate, position, syntax_place
 from octave.settings import (
     Convert,
     Reference,
@@ -61,6 +61,8 @@ _NEW = """# What Octave installs and runs. Edit it freely: comments and layout a
 _NEW_MODE = 0o644
 """Meant to be committed and read by others; the home's own lies in a folder of mode 0700."""
 _BYTE_ORDER_MARK = "\ufeff"
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+"""A key that TOML lets one write without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ def _problem(path: Path, line: int, column: int, message: str) -> ManifestError:
 
 def _subject(path: tuple[str | int, ...]) -> str:
     depth = 1 if path[:1] == ("runtime",) else 2 if path[:1] and path[0] in _TOP_KEYS else 0
-    shown = [key_text(key) if isinstance(key, str) else f"{key}" for key in path]
+    shown = [f"{key}" if _BARE.fullmatch(f"{key}") else f'"{key}"' for key in path]
     head = f"[{'.'.join(shown[:depth])}]"
     if len(path) <= depth:
         return head if depth else "the file"

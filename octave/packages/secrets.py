@@ -11,11 +11,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import tomli_w
 from filelock import FileLock, Timeout
 
 from octave.errors import Locked, StartFailed, StorageFailed
 from octave.home import Home, atomic_write, private_folder
-from octave.packages.toml_text import value_text
 from octave.settings import Reference, Value
 
 FORMAT = 1
@@ -108,8 +108,8 @@ class Secrets:
         return {key: value for key, value in stored.items() if isinstance(value, str)}
 
     def _write(self, stored: Mapping[str, str]) -> None:
-        lines = [f"{value_text(key)} = {value_text(stored[key])}\n" for key in sorted(stored)]
-        text = f"{_HEADER}version = {FORMAT}\n\n[secrets]\n{''.join(lines)}"
+        document = {"version": FORMAT, "secrets": {key: stored[key] for key in sorted(stored)}}
+        text = _HEADER + tomli_w.dumps(document)
         private_folder(self._home.root)
         atomic_write(self._home.secrets, text.encode(), 0o600)
 

@@ -1,15 +1,18 @@
 """Edits of hand-written TOML that leave every byte they are not about as it was.
 
-tomlkit puts a new key behind the comment of the following table and deletes that comment with the
-table before it; here a statement's own lines are replaced, inserted or cut. Texts in and out are
-TOML that `tomllib` accepts.
+tomlkit writes the values. Where they go is decided here: its documents put a new key behind the
+comment of the following table, and delete that comment with the table before it; here a statement's
+own lines are replaced, inserted or cut. Texts in and out are TOML that `tomllib` accepts.
 """
 
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from octave.packages.toml_text import Statement, key_text, scan, value_text
+import tomlkit
+import tomlkit.items
+
+from octave.packages.toml_text import Statement, scan
 
 Keys = tuple[str, ...]
 
@@ -48,6 +51,39 @@ def drop(text: str, path: Keys) -> str:
             index -= 1
         text = _cut(text, statements[index].start, statements[last].end)
     return text
+
+
+def value_text(value: object) -> str:
+    """Return `value` (str, bool, int, list, mapping) on one line of TOML.
+
+    Raises:
+        TypeError: TOML cannot hold it.
+        ValueError: a string that is no Unicode text.
+    """
+    return _item(value).as_string()
+
+
+def _item(value: object) -> tomlkit.items.Item:
+    if isinstance(value, Mapping):
+        table = tomlkit.inline_table()
+        for key, item in value.items():
+            table.append(tomlkit.key(key), _item(item))
+        return table
+    if isinstance(value, list | tuple):
+        array = tomlkit.array()
+        array.extend(_item(item) for item in value)
+        return array
+    if isinstance(value, str):
+        value.encode()  # a lone surrogate raises here
+        return tomlkit.string(value)
+    if isinstance(value, bool | int):
+        return tomlkit.item(value)
+    raise TypeError(f"TOML cannot hold {type(value).__name__}")
+
+
+def key_text(key: str) -> str:
+    """Return `key` as it is written in TOML: bare where it can be."""
+    return tomlkit.key(key).as_string()
 
 
 def _under(statement: Statement, path: Keys) -> bool:

@@ -1,4 +1,4 @@
-"""TOML as text: where each key stands, and how a value is written.
+"""TOML as text: where each key stands.
 
 `tomllib` says what a file means; this module says where. `scan` expects text that `tomllib`
 accepts, and keeps every offset, so that an error can name line and column and an edit can leave
@@ -7,7 +7,6 @@ all other bytes alone.
 
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 Path = tuple[str | int, ...]
@@ -25,7 +24,6 @@ _SCALAR = re.compile(
     r"|[^,\]}\n#]*[^,\]}\n# \t\r]",
     re.DOTALL,
 )
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,45 +170,3 @@ def syntax_place(error: ValueError, text: str) -> tuple[str, int, int]:
         return message, 1, 1
     line, column = (int(place[1]), int(place[2])) if place[1] else position(text, len(text))
     return message[: place.start()], line, column
-
-
-def key_text(key: str) -> str:
-    """Return `key` as it is written in TOML: bare where it can be."""
-    return key if _BARE.fullmatch(key) else value_text(key)
-
-
-def value_text(value: object) -> str:
-    """Return `value` (str, bool, int, list, mapping) on one line of TOML.
-
-    Raises:
-        TypeError: TOML cannot hold it.
-        ValueError: a string that is no Unicode text.
-    """
-    if isinstance(value, str):
-        return _string_text(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, Mapping):
-        pairs = [f"{key_text(key)} = {value_text(item)}" for key, item in value.items()]
-        return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(value_text(item) for item in value)}]"
-    raise TypeError(f"TOML cannot hold {type(value).__name__}")
-
-
-_ESCAPES = {code: f"\\u{code:04X}" for code in (*range(0x20), 0x7F)} | {
-    ord("\b"): "\\b",
-    ord("\t"): "\\t",
-    ord("\n"): "\\n",
-    ord("\f"): "\\f",
-    ord("\r"): "\\r",
-    ord('"'): '\\"',
-    ord("\\"): "\\\\",
-}
-
-
-def _string_text(text: str) -> str:
-    text.encode()  # a lone surrogate raises here
-    return f'"{text.translate(_ESCAPES)}"'

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octave.packages.toml_text import key_text, locate, scan, syntax_place, value_text
+from octave.packages.toml_edit import key_text, value_text
+from octave.packages.toml_text import locate, scan, syntax_place
 
 DOCUMENT = '''\
 # comment
