@@ -1,0 +1,1 @@
+"""Benchmarks: they print figures and assert nothing. `python -m tests.bench.overhead`."""
