@@ -204,7 +204,8 @@ class Catalogue:
         server = self._supervisor.servers.get(name)
         if server is None:
             raise ServerNotFound(
-                f"no server `{name}`", hint=did_you_mean(name, self._supervisor.servers)
+                f"no server `{name}`",
+                hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         look = self._looks.get(name)
         if look is None:

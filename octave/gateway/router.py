@@ -68,7 +68,8 @@ class Router:
         found = self._supervisor.servers.get(name)
         if found is None:
             raise ServerNotFound(
-                f"no server `{name}`", hint=did_you_mean(name, self._supervisor.servers)
+                f"no server `{name}`",
+                hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         return found
 

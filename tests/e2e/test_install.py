@@ -114,6 +114,18 @@ def test_without_node_a_private_one_is_installed_and_used(octave: Octave, tmp_pa
     assert run([nodes[0], "--version"]).stdout.startswith("v24.")
 
 
+def test_a_server_gets_a_node_that_its_engines_allow(octave: Octave, tmp_path: Path) -> None:
+    (tmp_path / "vault" / ".obsidian").mkdir(parents=True)
+    vault = f"notes={tmp_path / 'vault'}"
+    ran = octave("install", "obsidian", "--arg=--vault", f"--arg={vault}", "--check", "--json")
+    assert ran.document["results"][0]["checked"]
+    octave("start", "obsidian")
+    (server,) = octave("status", "obsidian", "--json").document["servers"]
+    node = Path(f"/proc/{server['pid']}/exe").resolve()
+    major = int(run([node, "--version"]).stdout.removeprefix("v").partition(".")[0])
+    assert major >= 22
+
+
 @pytest.mark.parametrize(
     ("words", "code", "slug"),
     [
