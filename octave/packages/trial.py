@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from octave.errors import StartFailed
+from octave.packages.info import usage
 from octave.packages.launch import LaunchSpec
 from octave.packages.manifest import Reference, ServerEntry
 from octave.packages.offered import Offered
@@ -139,10 +140,7 @@ def lacking(server: ServerEntry, known: PackageChoice | None) -> str | None:
     """
     if known is None:
         return None
-    needed = [
-        argument.name or argument.placeholder or "an argument"
-        for argument in known.required_arguments
-    ]
+    needed = [usage(argument) for argument in known.required_arguments]
     if needed and not server.args:
         return f"it needs {', '.join(f'`{word}`' for word in needed)}; give it with `--arg`"
     if known.needs_at_start:

@@ -10,10 +10,15 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_LIMIT_BYTES = 4 * 2**20
 """As much as the MCP SDKs take; arguments of a call are far smaller."""
+
+LINGER_BYTES = 16 * 2**20
+LINGER_S = 5.0
+"""So much of a refused body is read, so that the client hears why; beyond, the link is cut."""
 
 OPEN_ROUTE = ("GET", "/health")
 """Says only that a runtime lives here, and which version."""
@@ -87,14 +92,16 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         refusal = self._refuse_head(scope)
+        body = b""
+        if refusal is None:
+            read = await _read_body(receive)
+            if read is None:
+                return
+            body = read
+            refusal = _refuse_body(scope, body)
         if refusal is not None:
-            await _answer(send, refusal)
-            return
-        body = await _read_body(receive)
-        if body is None:
-            return
-        refusal = _refuse_body(scope, body)
-        if refusal is not None:
+            if refusal is _BODY:
+                await _discard(receive)
             await _answer(send, refusal)
             return
         await self._app(scope, _replay(body, receive), send)
@@ -149,6 +156,17 @@ async def _read_body(receive: Receive) -> bytes | None:
         if not message.get("more_body", False):
             break
     return bytes(body)
+
+
+async def _discard(receive: Receive) -> None:
+    """Take the rest of a body that is too large: a client that still sends sees no answer."""
+    left = LINGER_BYTES
+    with anyio.move_on_after(LINGER_S):
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):
+                return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
