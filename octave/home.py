@@ -118,6 +118,11 @@ class Home:
         return self.root / "workspaces.json"
 
     @property
+    def clients(self) -> Path:
+        """clients.json: what Octave wrote into the files of AI tools."""
+        return self.root / "clients.json"
+
+    @property
     def secrets(self) -> Path:
         """secrets.toml, where no keyring works."""
         return self.root / "secrets.toml"

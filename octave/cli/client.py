@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,13 @@ from octave.cli import render
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.clients import connect
-from octave.clients.command import command, words
 from octave.clients.connect import Change, Connection
-from octave.clients.table import CLIENTS, Client, Here, Scope
+from octave.clients.table import CLIENTS, Client, Scope, command, words
 from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
-from octave.home import Home, Workspace, find_workspace
+from octave.home import Workspace
+
+_Outcomes = Sequence[tuple[str, Change | OctaveError]]
+"""What became of each id."""
 
 client = typer.Typer(
     add_completion=False,
@@ -44,6 +46,12 @@ ScopeOption = Annotated[
     typer.Option("--scope", help="All your projects, or a file in this folder."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the diff, write nothing.")]
+
+
+@client.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        write(context.get_help())
 
 
 @client.command("list")
@@ -80,8 +88,10 @@ def add(
 ) -> int:
     """Write Octave's entry into their files."""
     terms = manners(context)
-    outcomes = _all(ids, scope, terms, lambda link: connect.add(link, force=force, dry_run=dry_run))
-    return _report(terms, outcomes, dry_run=dry_run)
+    outcomes = _each(
+        ids, scope.value, terms, lambda link: connect.add(link, force=force, dry_run=dry_run)
+    )
+    return _report(terms, scope.value, outcomes, dry_run=dry_run)
 
 
 @client.command("remove")
@@ -97,59 +107,54 @@ def remove(
 ) -> int:
     """Take it out again."""
     terms = manners(context)
-    outcomes = _all(
-        ids, scope, terms, lambda link: connect.remove(link, force=force, dry_run=dry_run)
+    outcomes = _each(
+        ids, scope.value, terms, lambda link: connect.remove(link, force=force, dry_run=dry_run)
     )
-    return _report(terms, outcomes, dry_run=dry_run)
+    return _report(terms, scope.value, outcomes, dry_run=dry_run)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    name: str
-    scope: Scope
-    change: Change | None = None
-    error: OctaveError | None = None
+def _each(
+    ids: list[str], scope: Scope, terms: Manners, act: Callable[[Connection], Change]
+) -> _Outcomes:
+    outcomes: list[tuple[str, Change | OctaveError]] = []
+    for name in dict.fromkeys(ids):
+        try:
+            outcomes.append((name, act(_connection(_tool(name), scope, terms))))
+        except OctaveError as error:
+            outcomes.append((name, error))
+    return outcomes
 
 
-def _all(
-    ids: list[str], scope: _Scope, terms: Manners, act: Callable[[Connection], Change]
-) -> list[_Outcome]:
-    return [_each(name, scope.value, terms, act) for name in dict.fromkeys(ids)]
-
-
-def _each(name: str, scope: Scope, terms: Manners, act: Callable[[Connection], Change]) -> _Outcome:
-    try:
-        if name not in CLIENTS:
-            hint = did_you_mean(name, CLIENTS) or "octave client list"
-            raise NotFound(f"there is no AI tool `{name}`", hint=hint)
-        return _Outcome(name, scope, act(_connection(CLIENTS[name], scope, terms)))
-    except OctaveError as error:
-        return _Outcome(name, scope, error=error)
+def _tool(name: str) -> Client:
+    if name not in CLIENTS:
+        hint = did_you_mean(name, CLIENTS) or "octave client list"
+        raise NotFound(f"there is no AI tool `{name}`", hint=hint)
+    return CLIENTS[name]
 
 
 def _connection(tool: Client, scope: Scope, terms: Manners) -> Connection:
-    if scope not in tool.places:
+    place = tool.places.get(scope)
+    if place is None:
         raise UsageError(f"{tool.title} has no {scope} scope")
     workspace = _workspace(scope, terms)
-    file = tool.places[scope].file(Here(Path.home(), Path.cwd(), os.environ))
-    return Connection(tool, file, command(workspace, sys.executable), workspace.home)
+    file = place.file(Path.home() if scope == "user" else Path.cwd(), os.environ)
+    lead = command(workspace, sys.executable)
+    return Connection(tool, file, place.lock_suffix, lead, workspace.home)
 
 
 def _workspace(scope: Scope, terms: Manners) -> Workspace:
-    if scope == "project":
-        return terms.workspace()
     # An entry for all projects must not depend on the folder one happens to stand in.
-    named = terms.manifest or os.environ.get("OCTAVE_MANIFEST")
-    return find_workspace(Home.find(os.environ), Path.cwd(), named, home_only=True)
+    return (replace(terms, home_only=True) if scope == "user" else terms).workspace()
 
 
 def _seen(tool: Client, terms: Manners) -> dict[str, Any]:
-    """Return the row of one tool, with the file that is connected, else the user's."""
+    """Return the row of one tool, with the file that is connected, else the first."""
     links = [_connection(tool, scope, terms) for scope in tool.places]
     row = {
         "id": tool.id,
         "title": tool.title,
-        "present": bool(shutil.which(tool.executable)) or any(link.file.exists() for link in links),
+        # A project's file tells what its authors use, not what is on this machine.
+        "present": bool(shutil.which(tool.executable)) or links[0].file.exists(),
         "connected": False,
         "here": False,
         "file": str(links[0].file),
@@ -172,61 +177,55 @@ def _verdict(row: dict[str, Any]) -> str:
     return "unknown" if row["problem"] else "no"
 
 
-def _report(terms: Manners, outcomes: Sequence[_Outcome], *, dry_run: bool) -> int:
-    failures = [outcome.error for outcome in outcomes if outcome.error is not None]
+def _report(terms: Manners, scope: Scope, outcomes: _Outcomes, *, dry_run: bool) -> int:
+    failures = [result for _, result in outcomes if isinstance(result, OctaveError)]
     if terms.as_json:
         if len(outcomes) == len(failures) == 1:
             raise failures[0]
-        write_json({"results": [_as_json(outcome, dry_run=dry_run) for outcome in outcomes]})
+        results = [_as_json(name, result, dry_run=dry_run) for name, result in outcomes]
+        write_json({"results": results})
     else:
-        for outcome in outcomes:
-            _tell_outcome(outcome, terms, dry_run=dry_run)
+        for name, result in outcomes:
+            if isinstance(result, OctaveError):
+                tell_error(result, as_json=False)
+            else:
+                _tell_change(terms, name, scope, result, dry_run=dry_run)
     codes = {error.exit_code for error in failures}
     return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 
-def _tell_outcome(outcome: _Outcome, terms: Manners, *, dry_run: bool) -> None:
-    change = outcome.change
-    if outcome.error is not None or change is None:
-        if outcome.error is not None:
-            tell_error(outcome.error, as_json=False)
-        return
+def _tell_change(terms: Manners, name: str, scope: Scope, change: Change, *, dry_run: bool) -> None:
     diff = safe(change.diff.rstrip("\n"))
     if dry_run and diff:
         write(diff)
         return
     if diff and not terms.quiet:
         tell(diff)
-    write(f"{change.status} {outcome.name} {safe(str(change.file))}")
-    if not terms.quiet:
-        for note in _notes(outcome.name, outcome.scope, change, terms):
-            tell(note)
+    write(f"{change.status} {name} {safe(str(change.file))}")
+    if change.status in {"added", "updated"} and not terms.quiet:
+        for note in _notes(terms, name, scope, change):
+            tell(safe(note))
 
 
-def _notes(name: str, scope: Scope, change: Change, terms: Manners) -> Iterator[str]:
+def _notes(terms: Manners, name: str, scope: Scope, change: Change) -> Iterator[str]:
     """Yield what a person should know after a change."""
-    if change.status not in {"added", "updated"}:
-        return
     if change.backup:
         yield f"backup: {change.backup}"
-    if scope == "user" and not terms.home_only and not terms.workspace().is_home:
-        manifest = terms.workspace().manifest
-        if _workspace(scope, terms).manifest != manifest:
-            yield f"note: `{manifest}` is not part of it; for this folder add --scope project"
+    manifest = terms.workspace().manifest
+    if scope == "user" and manifest != _workspace(scope, terms).manifest:
+        yield f"note: `{manifest}` is not part of it; for this folder add --scope project"
     first, (ours, *more) = shutil.which("octave"), words(sys.executable)
     if first and not more and not Path(first).samefile(ours):
         yield f"note: `octave` on your PATH is `{first}`; the entry runs `{ours}`"
     yield f"next: {CLIENTS[name].places[scope].next_step}"
 
 
-def _as_json(outcome: _Outcome, *, dry_run: bool) -> dict[str, Any]:
-    change = outcome.change
-    return {
-        "id": outcome.name,
-        "status": change.status if change else "failed",
-        "file": str(change.file) if change else None,
-        "diff": change.diff if change else "",
-        "backup": str(change.backup) if change and change.backup else None,
-        "dryRun": dry_run,
-        "error": outcome.error.as_json() if outcome.error else None,
-    }
+def _as_json(name: str, result: Change | OctaveError, *, dry_run: bool) -> dict[str, Any]:
+    row = {"id": name, "status": "failed", "file": None, "diff": "", "backup": None}
+    error = None
+    if isinstance(result, OctaveError):
+        error = result.as_json()
+    else:
+        row |= {"status": result.status, "file": str(result.file), "diff": result.diff}
+        row |= {"backup": str(result.backup) if result.backup else None}
+    return {**row, "dryRun": dry_run, "error": error}

@@ -72,21 +72,35 @@ def write(file: Path, text: str) -> None:
         raise StorageFailed(f"cannot write `{file}`: {error.strerror}") from error
 
 
-def delete(file: Path) -> None:
-    """Delete `file`; a link to it stays.
+def back_up(file: Path, text: str) -> Path:
+    """Write `text` beside `file`, beside the link where it is one, and return where.
 
     Raises:
         StorageFailed: that is not possible.
     """
-    try:
-        file.resolve().unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageFailed(f"cannot delete `{file}`: {error.strerror}") from error
+    backup = _backup_of(file)
+    # An older backup may be readable for others, or a link.
+    backup.unlink(missing_ok=True)
+    write(backup, text)
+    return backup
 
 
-def backup_of(file: Path) -> Path:
-    """Return where the backup of `file` lies: beside it, beside the link where it is one."""
-    return file.with_name(file.name + BACKUP_SUFFIX)
+def put_back(file: Path, text: str | None) -> None:
+    """Make `file` say `text` again, and drop the backup if that says nothing else.
+
+    None deletes the file; a link to it stays.
+
+    Raises:
+        StorageFailed: that is not possible.
+    """
+    if text is None:
+        _delete(file)
+    else:
+        write(file, text)
+    backup = _backup_of(file)
+    with contextlib.suppress(OctaveError, OSError):
+        if read(backup) == text:
+            backup.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -111,6 +125,17 @@ def held(file: Path, lock_suffix: str | None) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             lock.rmdir()
+
+
+def _delete(file: Path) -> None:
+    try:
+        file.resolve().unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageFailed(f"cannot delete `{file}`: {error.strerror}") from error
+
+
+def _backup_of(file: Path) -> Path:
+    return file.with_name(file.name + BACKUP_SUFFIX)
 
 
 def _take(lock: Path) -> bool:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from octave.clients import config_file, records
-from octave.clients.command import Command
+from octave.clients import config_file, json_edit, records
 from octave.clients.diff import difference
-from octave.clients.editor import Entry, Found, Unreadable
+from octave.clients.json_edit import Entry
+from octave.clients.jsonc import Node, Unreadable
 from octave.clients.records import Record, digest
-from octave.clients.table import Client
-from octave.errors import Locked, OctaveError, StorageFailed
+from octave.clients.table import Client, Command
+from octave.errors import Locked, OctaveError
 from octave.home import Home, private_folder
 
 LOCK_WAIT_S = 60.0
@@ -34,6 +34,8 @@ class Connection:
 
     client: Client
     file: Path
+    lock_suffix: str | None
+    """As in `table.Place`."""
     command: Command
     home: Home
 
@@ -44,8 +46,8 @@ class Connection:
 
     @property
     def key(self) -> str:
-        """The place of the entry as a JSON pointer."""
-        return records.pointer(self.client.path)
+        """The place of the entry in the records."""
+        return "".join(f"/{name}" for name in self.client.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def look(connection: Connection) -> Literal["here", "elsewhere"] | None:
     Raises:
         OctaveError: the file cannot be read, or does not parse.
     """
-    found = _find(connection, config_file.read(connection.file))
+    _, found = _read(connection)
     if found is None:
         return None
     said, command = set(_strings(found.value)), connection.command
@@ -80,29 +82,28 @@ def add(connection: Connection, *, force: bool = False, dry_run: bool = False) -
         OctaveError: the file does not parse or cannot be written, or, without `force`, has an
             entry that Octave did not write. Nothing was changed.
     """
+    file = connection.file
     with _held(connection, dry_run=dry_run):
-        text = config_file.read(connection.file)
-        found = _find(connection, text)
-        known = records.find(connection.home, connection.file, connection.key)
+        with _advised(connection):
+            text, found = _read(connection)
         if found is not None and found.value == connection.entry:
-            return Change("present", connection.file)
-        is_ours = found is not None and known is not None and _is_same(found, known)
+            return Change("present", file)
+        known = records.find(connection.home, file, connection.key)
+        is_ours = found is not None and _is_as_written(found, known)
         if found is not None and not is_ours and not force:
             raise _foreign(connection, known, "add")
         after, record = _with_entry(connection, text, found, known)
-        with _explained(connection):
-            config_file.require_writable(connection.file)
+        backup = None
+        with _advised(connection):
+            config_file.require_writable(file)
             if not dry_run:
                 # Before the file: a record of nothing harms less than an entry without one.
                 records.put(connection.home, record)
-                backup = None if is_ours else _back_up(connection.file, text)
-                config_file.write(connection.file, after)
-        return Change(
-            "updated" if found is not None else "added",
-            connection.file,
-            difference(connection.file, text, after),
-            None if dry_run else backup,
-        )
+                if text and not is_ours:
+                    backup = config_file.back_up(file, text)
+                config_file.write(file, after)
+    status: Status = "added" if found is None else "updated"
+    return Change(status, file, difference(file, text, after), backup)
 
 
 def remove(connection: Connection, *, force: bool = False, dry_run: bool = False) -> Change:
@@ -112,98 +113,86 @@ def remove(connection: Connection, *, force: bool = False, dry_run: bool = False
         OctaveError: the file does not parse or cannot be written, or, without `force`, its entry
             is not the one that Octave wrote. Nothing was changed.
     """
+    file, after = connection.file, None
     with _held(connection, dry_run=dry_run):
-        text = config_file.read(connection.file)
-        found = _find(connection, text)
-        known = records.find(connection.home, connection.file, connection.key)
+        text, found = _read(connection)
+        known = records.find(connection.home, file, connection.key)
         if text is not None and found is not None:
-            if not force and not (known is not None and _is_same(found, known)):
+            if not force and not _is_as_written(found, known):
                 raise _foreign(connection, known, "remove")
-            config_file.require_writable(connection.file)
+            config_file.require_writable(file)
             after = _without_entry(connection, text, known)
             if not dry_run:
-                _put_back(connection.file, after)
-        if known is not None and not dry_run:
-            records.drop(connection.home, known)
-        if text is None or found is None:
-            return Change("absent", connection.file)
-        return Change("removed", connection.file, difference(connection.file, text, after))
+                config_file.put_back(file, after)
+        if not dry_run:
+            records.drop(connection.home, file, connection.key)
+    if found is None:
+        return Change("absent", file)
+    return Change("removed", file, difference(file, text, after))
 
 
-def _find(connection: Connection, text: str | None) -> Found | None:
-    if text is None or _is_blank(text):
-        return None
-    with _explained(connection):
-        return connection.client.editor.find(text, connection.client.path)
+def _read(connection: Connection) -> tuple[str | None, Node | None]:
+    """Return the text of the file and the entry in it, None for what does not exist."""
+    file = connection.file
+    text = config_file.read(file)
+    try:
+        is_blank = text is None or _is_blank(text)
+        return text, None if text is None or is_blank else json_edit.find(
+            text, connection.client.path
+        )
+    except Unreadable as error:
+        raise OctaveError(
+            f"`{file}` cannot be read: {error}",
+            hint="repair it, then try again",
+            details={"file": str(file), "line": error.line, "column": error.column},
+        ) from error
 
 
 def _with_entry(
-    connection: Connection, text: str | None, found: Found | None, known: Record | None
+    connection: Connection, text: str | None, found: Node | None, known: Record | None
 ) -> tuple[str, Record]:
-    editor, path = connection.client.editor, connection.client.path
+    """Return the text with the entry, and how to undo that."""
+    path, entry = connection.client.path, connection.entry
     is_blank = text is None or _is_blank(text)
     record = Record(
         client=connection.client.id,
         file=str(connection.file),
         key=connection.key,
-        sha256=digest(connection.entry),
+        sha256=digest(entry),
         created=1,
         gap=None,
         existed=text is not None,
         blank=text if is_blank else None,
     )
-    if found is not None and text is not None:
+    if text is not None and found is not None:
         # What undoing takes is known from the first time.
-        record = replace(known, sha256=record.sha256) if known is not None else record
-        return editor.replace(text, path, connection.entry), record
-    base = editor.EMPTY if text is None or is_blank else text
-    done = editor.insert(base, path, connection.entry)
+        record = record if known is None else replace(known, sha256=record.sha256)
+        return json_edit.replace(text, path, entry), record
+    done = json_edit.insert(json_edit.EMPTY if text is None or is_blank else text, path, entry)
     return done.text, replace(record, created=done.created, gap=done.gap)
 
 
 def _without_entry(connection: Connection, text: str, known: Record | None) -> str | None:
     """Return the text without the entry; None when the file should go with it."""
-    editor, path = connection.client.editor, connection.client.path
+    path = connection.client.path
     if known is None:
-        return editor.remove(text, path)
-    after = editor.remove(text, path, known.created, known.gap)
-    if after.strip() != editor.EMPTY.strip():
+        return json_edit.remove(text, path)
+    after = json_edit.remove(text, path, known.created, known.gap)
+    if after.strip() != json_edit.EMPTY.strip():
         return after
     if not known.existed:
         return None
     return after if known.blank is None else known.blank
 
 
-def _put_back(file: Path, text: str | None) -> None:
-    if text is None:
-        config_file.delete(file)
-    else:
-        config_file.write(file, text)
-    backup = config_file.backup_of(file)
-    # A backup of what the file says anyway is litter.
-    with contextlib.suppress(OctaveError, OSError):
-        if config_file.read(backup) == text:
-            backup.unlink(missing_ok=True)
-
-
-def _back_up(file: Path, text: str | None) -> Path | None:
-    if not text:
-        return None
-    backup = config_file.backup_of(file)
-    # An older backup may be readable for others, or a link.
-    backup.unlink(missing_ok=True)
-    config_file.write(backup, text)
-    return backup
-
-
 def _strings(value: Any) -> Iterator[str]:
     """Yield every name and text in `value`: tools differ in what they call the parts."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
+    elif isinstance(value, dict):
+        yield from _strings([*value.keys(), *value.values()])
+    elif isinstance(value, list):
         for part in value:
-            yield from _strings(part)
-        for part in value.values() if isinstance(value, dict) else ():
             yield from _strings(part)
 
 
@@ -211,8 +200,8 @@ def _is_blank(text: str) -> bool:
     return not text.strip("\ufeff \t\r\n")
 
 
-def _is_same(found: Found, known: Record) -> bool:
-    return digest(found.value) == known.sha256
+def _is_as_written(found: Node, known: Record | None) -> bool:
+    return known is not None and digest(found.value) == known.sha256
 
 
 def _foreign(connection: Connection, known: Record | None, verb: str) -> OctaveError:
@@ -226,25 +215,17 @@ def _foreign(connection: Connection, known: Record | None, verb: str) -> OctaveE
 
 
 @contextlib.contextmanager
-def _explained(connection: Connection) -> Iterator[None]:
+def _advised(connection: Connection) -> Iterator[None]:
     """Tell a person what to write, where Octave cannot."""
-    client, file = connection.client, connection.file
-    snippet = client.editor.snippet(client.path, connection.entry)
-    details = {"file": str(file), "snippet": snippet}
     try:
         yield
-    except Unreadable as error:
-        raise OctaveError(
-            f"`{file}` cannot be read: {error}",
-            hint=f"repair it and try again, or write this into it yourself:\n{snippet}",
-            details={**details, "line": error.line, "column": error.column},
-        ) from error
-    except StorageFailed as error:
+    except OctaveError as error:
+        snippet = json_edit.snippet(connection.client.path, connection.entry)
         advice = f"{error.hint}, or " if error.hint else ""
-        raise StorageFailed(
+        raise type(error)(
             error.message,
             hint=f"{advice}write this into it yourself:\n{snippet}",
-            details=details,
+            details={**error.details, "file": str(connection.file), "snippet": snippet},
         ) from error
 
 
@@ -258,7 +239,7 @@ def _held(connection: Connection, *, dry_run: bool) -> Iterator[None]:
     path = private_folder(connection.home.locks) / "clients.json.lock"
     lock = FileLock(path, timeout=LOCK_WAIT_S, mode=0o600)
     try:
-        with lock, config_file.held(connection.file, connection.client.lock_suffix):
+        with lock, config_file.held(connection.file, connection.lock_suffix):
             yield
     except Timeout as error:
         raise Locked(

@@ -1,18 +1,17 @@
 """A unified diff of one change, without a line of context: the neighbours may hold tokens."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-_LONG_CHARACTERS = 200
-"""A longer line is a file without line breaks, secrets included."""
 _AROUND_CHARACTERS = 20
-"""So much of it, on each side of the change, tells where that is."""
+"""So much of a line, on each side of the change, tells where that is."""
 
 
 def difference(file: Path, before: str | None, after: str | None) -> str:
     """Return the diff that turns `before` into `after`, empty when they are equal.
 
     None is a file that does not exist. One hunk: all lines between the first and the last that
-    differ. Of a long line only the part around the change is shown.
+    differ. Of a single line, which may be a whole file, only the part around the change is shown.
     """
     old, new = _lines(before), _lines(after)
     if old == new:
@@ -37,8 +36,8 @@ def _lines(text: str | None) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _same(one: list[str], other: list[str]) -> int:
-    """Return how many lines both begin with."""
+def _same(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many lines, or characters, both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
@@ -50,10 +49,8 @@ def _range(first: int, count: int) -> str:
 
 
 def _cut(old: str, new: str) -> tuple[list[str], list[str]]:
-    if max(len(old), len(new)) <= _LONG_CHARACTERS:
-        return [old], [new]
-    head = _same(list(old), list(new))
-    tail = _same(list(old[head:][::-1]), list(new[head:][::-1]))
+    head = _same(old, new)
+    tail = _same(old[head:][::-1], new[head:][::-1])
     start, end = max(0, head - _AROUND_CHARACTERS), max(0, tail - _AROUND_CHARACTERS)
 
     def part(line: str) -> str:

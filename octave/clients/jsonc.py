@@ -9,18 +9,27 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from octave.clients.editor import Unreadable
-
 BLANK = " \t\r\n"
 COMMENT = re.compile(r"//[^\r\n]*|/\*.*?\*/", re.DOTALL)
 TRIVIA = re.compile(rf"(?:[{BLANK}]+|{COMMENT.pattern})*", re.DOTALL)
 """Blanks and comments; matches everywhere, if only nothing."""
 
-_STRING = re.compile(r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"')
+# No possessive quantifiers: around alternatives Python 3.11 before 3.11.5 matches too much
+# (https://github.com/python/cpython/issues/106052).
+_STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None}
 _DEEPEST = 200
 """Levels of nesting; far more than a configuration has, far less than Python's stack takes."""
+
+
+class Unreadable(ValueError):
+    """The text is not what was expected at a place; line and column count from 1."""
+
+    def __init__(self, problem: str, text: str, at: int) -> None:
+        self.line = text.count("\n", 0, at) + 1
+        self.column = at - text.rfind("\n", 0, at)
+        super().__init__(f"line {self.line}, column {self.column}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +70,13 @@ def parse(text: str) -> Node:
     return node
 
 
-def unreadable(problem: str, text: str, at: int) -> Unreadable:
-    """Return the error that says `problem` about the character at `at`."""
-    return Unreadable(problem, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
-
-
 class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 1 if text.startswith("\ufeff") else 0
 
     def unreadable(self, problem: str) -> Unreadable:
-        return unreadable(problem, self.text, self.at)
+        return Unreadable(problem, self.text, self.at)
 
     def skip(self) -> None:
         found = TRIVIA.match(self.text, self.at)

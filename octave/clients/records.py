@@ -25,12 +25,12 @@ class Record:
     file: str
     """An absolute path, links not resolved."""
     key: str
-    """The names that lead to the entry, as a JSON pointer (RFC 6901)."""
+    """The names that lead to the entry, each after a slash."""
     sha256: str
     """`digest` of the entry."""
     created: int
     gap: str | None
-    """Both as in `editor.Insertion`."""
+    """Both as in `json_edit.Insertion`."""
     existed: bool
     """Whether there was a file."""
     blank: str | None
@@ -41,16 +41,6 @@ def digest(value: Any) -> str:
     """Return the hash of an entry as data: the tool may lay it out anew, in another order."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def pointer(path: tuple[str, ...]) -> str:
-    """Return `path` as a JSON pointer."""
-    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in path)
-
-
-def path_of(home: Home) -> Path:
-    """Return where the records lie."""
-    return home.root / "clients.json"
 
 
 def find(home: Home, file: Path, key: str) -> Record | None:
@@ -72,18 +62,15 @@ def put(home: Home, record: Record) -> None:
     _write(home, {**_read(home), (record.file, record.key): record})
 
 
-def drop(home: Home, record: Record) -> None:
-    """Forget `record`; the caller holds the lock. Raises as `put` does."""
+def drop(home: Home, file: Path, key: str) -> None:
+    """Forget `key` in `file`; the caller holds the lock. Raises as `put` does."""
     known = _read(home)
-    if known.pop((record.file, record.key), None) is not None:
+    if known.pop((str(file), key), None) is not None:
         _write(home, known)
 
 
-_Records = Mapping[tuple[str, str], Record]
-
-
 def _read(home: Home) -> dict[tuple[str, str], Record]:
-    path = path_of(home)
+    path = home.clients
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -104,8 +91,8 @@ def _read(home: Home) -> dict[tuple[str, str], Record]:
     return {(record.file, record.key): record for record in records}
 
 
-def _write(home: Home, records: _Records) -> None:
+def _write(home: Home, records: Mapping[tuple[str, str], Record]) -> None:
     entries = [asdict(records[place]) for place in sorted(records)]
     text = json.dumps({"format": FORMAT, "entries": entries}, indent=1, sort_keys=True)
     private_folder(home.root)
-    atomic_write(path_of(home), text.encode() + b"\n")
+    atomic_write(home.clients, text.encode() + b"\n")

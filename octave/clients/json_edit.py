@@ -1,4 +1,7 @@
-"""The `Editor` of JSON and JSONC files: text is put in and taken out at a place that was read.
+"""Editing JSON and JSONC: text is put in and taken out at a place that was read. Pure.
+
+A path is the names that lead to Octave's own entry, as `("mcpServers", "octave")`. What lies
+there is changed, and every other character kept.
 
 The entry becomes the first of its object, so that nobody else's line changes, not by a comma
 either. Every result is read once more and must say what was meant before it is handed out.
@@ -6,14 +9,16 @@ either. Every result is read once more and must say what was meant before it is 
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from octave.clients.editor import Entry, Found, Insertion, Unreadable
-from octave.clients.jsonc import BLANK, COMMENT, TRIVIA, Member, Node, parse, unreadable
+from octave.clients.jsonc import BLANK, COMMENT, TRIVIA, Member, Node, Unreadable, parse
+
+Entry = Mapping[str, Any]
 
 EMPTY = "{}\n"
+"""A whole file without entries."""
 
 _COMMENTS_OF_LINE = re.compile(rf"(?:[ \t]*(?:{COMMENT.pattern}))*", re.DOTALL)
 _FIRST_INDENTED = re.compile(r'[\r\n]([ \t]+)"')
@@ -21,22 +26,34 @@ _LINE_BREAK = re.compile(r"[\r\n]")
 _TO_NEXT_LINE = re.compile(r"[ \t]*[\r\n]")
 
 
-def find(text: str, path: Sequence[str]) -> Found | None:
-    """Return what lies at `path`."""
+@dataclass(frozen=True, slots=True)
+class Insertion:
+    """A text with the entry put in, and what taking it out again needs to know."""
+
+    text: str
+    created: int
+    """How many names of the path were missing, at least 1."""
+    gap: str | None
+    """What stood in the place where the first of them is now alone; None: it is not alone."""
+
+
+def find(text: str, path: Sequence[str]) -> Node | None:
+    """Return what lies at `path`.
+
+    Raises:
+        Unreadable: the text does not parse, or the path leads through something else.
+    """
     way = _way(text, parse(text), path)
-    return Found(way[-1].member.node.value) if len(way) == len(path) else None
+    return way[-1].member.node if len(way) == len(path) else None
 
 
 def insert(text: str, path: Sequence[str], entry: Entry) -> Insertion:
-    """Put `entry` at `path`, where nothing lies yet."""
+    """Put `entry` at `path`, where nothing lies yet. Raises as `find` does."""
     root = parse(text)
     way = _way(text, root, path)
     missing = path[len(way) :]
     holder = way[-1].member.node if way else root
     assert missing, "something lies there already"
-    value: Any = dict(entry)
-    for name in reversed(missing[1:]):
-        value = {name: value}
     # What a person wrote beside the opening brace stays beside it.
     at = _end(_COMMENTS_OF_LINE, text, holder.start + 1)
     until = at if holder.members else holder.end - 1
@@ -45,14 +62,14 @@ def insert(text: str, path: Sequence[str], entry: Entry) -> Insertion:
     after = "," if holder.members else text[at:until]
     if not holder.members and layout.line and not _LINE_BREAK.search(after):
         after = _line_break(text) + _indentation(text, holder.start)
-    member = layout.dump(missing[0]) + layout.colon + layout.dump(value)
+    member = layout.dump(missing[0]) + layout.colon + layout.dump(_nested(missing[1:], entry))
     result = text[:at] + before + member + after + text[until:]
     gap = None if holder.members else text[holder.start + 1 : until]
     return Insertion(_checked(result, _with(root.value, path, entry)), len(missing), gap)
 
 
 def replace(text: str, path: Sequence[str], entry: Entry) -> str:
-    """Put `entry` in the place of what lies at `path`."""
+    """Put `entry` in the place of what lies at `path`. Raises as `find` does."""
     root = parse(text)
     member = _way(text, root, path)[-1].member
     old = text[member.node.start : member.node.end]
@@ -62,7 +79,11 @@ def replace(text: str, path: Sequence[str], entry: Entry) -> str:
 
 
 def remove(text: str, path: Sequence[str], created: int = 1, gap: str | None = None) -> str:
-    """Take out what lies at `path`, and what was created for it and holds nothing else."""
+    """Take out what lies at `path`, if anything does; undoes `insert`, also after other changes.
+
+    With `created` and `gap` of the insertion, what was created for the entry and holds nothing
+    else goes as well. Raises as `find` does.
+    """
     root = parse(text)
     way = _way(text, root, path)
     if len(way) < len(path):
@@ -84,10 +105,14 @@ def remove(text: str, path: Sequence[str], created: int = 1, gap: str | None = N
 
 def snippet(path: Sequence[str], entry: Entry) -> str:
     """Return a whole file with only `entry` in it."""
-    value: Any = dict(entry)
-    for name in reversed(path):
+    return json.dumps(_nested(path, entry), indent=2, ensure_ascii=False)
+
+
+def _nested(names: Sequence[str], entry: Entry) -> dict[str, Any]:
+    value = dict(entry)
+    for name in reversed(names):
         value = {name: value}
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +127,10 @@ def _way(text: str, root: Node, path: Sequence[str]) -> list[_Step]:
     node = root
     for position, name in enumerate(path):
         if node.members is None:
-            raise unreadable(f"`{path[position - 1]}` is not an object", text, node.start)
+            raise Unreadable(f"`{path[position - 1]}` is not an object", text, node.start)
         found = [member for member in node.members if member.name == name]
         if len(found) > 1:
-            raise unreadable(f"`{name}` is there twice", text, found[1].start)
+            raise Unreadable(f"`{name}` is there twice", text, found[1].start)
         if not found:
             break
         way.append(_Step(node, found[0]))
