@@ -18,6 +18,7 @@
     ├── ServerBusy              server_busy         1
     ├── InstallFailed           install_failed      1
     ├── StorageFailed           storage_failed      1
+    ├── PortTaken               port_taken          1
     ├── IntegrityFailed         integrity_failed    7
     │   └── LockStale           lock_stale          7
     ├── NotTrusted              not_trusted         7
@@ -190,6 +191,12 @@ class StorageFailed(OctaveError):
     """The disk is full, read-only, or belongs to someone else."""
 
     code = "storage_failed"
+
+
+class PortTaken(OctaveError):
+    """Another program listens on the port."""
+
+    code = "port_taken"
 
 
 class IntegrityFailed(OctaveError):

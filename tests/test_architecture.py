@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULE_LINES = 440
+MODULE_LINES = 420
 FUNCTION_LINES = 50
 PUBLIC_METHODS = 12
 HEAVY = ("mcp", "mcp_types", "starlette", "uvicorn", "httpx", "httpx2", "pydantic")
@@ -63,6 +63,7 @@ def test_modules_functions_and_classes_stay_small(path: Path) -> None:
                 for child in node.body
                 if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
                 and not child.name.startswith("_")
+                and not child.decorator_list  # properties are facts, not things to do
             ]
             assert len(methods) <= PUBLIC_METHODS, f"{node.name}: {methods}"
 

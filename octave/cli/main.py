@@ -18,11 +18,13 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.completion import completion_init  # type: ignore[attr-defined]  # no `as` there
+from typer.core import CompletionItem, TyperCommand, TyperGroup  # type: ignore[attr-defined]
 
 from octave import __version__, errors
 from octave.cli import options
 from octave.cli.output import tell_error
+from octave.cli.parameters import spare_pydantic
 from octave.errors import Bug, Interrupted, OctaveError, UsageError, nearest
 from octave.home import Home
 
@@ -70,13 +72,26 @@ class VerbTable(TyperGroup):
     def resolve_command(self, ctx: Any, args: Any) -> Any:
         """Find the verb; an unknown one is told with what it may have been."""
         verb = str(args[0])
-        if verb not in VERBS and verb not in ALIASES and not verb.startswith("-"):
+        is_known = verb in VERBS or verb in ALIASES or verb.startswith("-")
+        if not is_known and not ctx.resilient_parsing:
             near = " or ".join(f"`octave {word}`" for word in nearest(verb, [*VERBS, *ALIASES], 2))
             raise UsageError(
                 f"there is no verb `{verb}`",
                 hint=f"did you mean {near}?" if near else "octave --help",
             )
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[CompletionItem]:
+        """Complete a verb from the table alone: loading them all would be felt at every TAB."""
+        verbs = [CompletionItem(verb) for verb in VERBS if verb.startswith(incomplete)]
+        return verbs or super().shell_complete(ctx, incomplete)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run a command line, or answer a completion script."""
+        spare_pydantic()
+        # Typer does so itself only where it adds options of its own for it.
+        completion_init()
+        return super().main(*args, **extra)
 
 
 def _load(verb: str) -> Any:
@@ -151,6 +166,9 @@ def _invoke(words: Sequence[str]) -> int:
         list(words), prog_name="octave", standalone_mode=False, obj=options.Manners()
     )
     sys.stdout.flush()
+    if result == Interrupted.exit_code:
+        # That is how typer tells of Ctrl-C.
+        raise KeyboardInterrupt
     return result if isinstance(result, int) else 0
 
 

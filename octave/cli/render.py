@@ -39,11 +39,18 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         yield lambda _: None
     elif sys.stderr.isatty():
         console = Console(stderr=True)
-        with console.status("") as status:
-            began = time.monotonic()
-            yield lambda step: status.update(
-                Text(f"{safe(step)} ({time.monotonic() - began:.0f} s)")
-            )
+        status = console.status("")
+        began = time.monotonic()
+
+        def show(step: str) -> None:
+            # Not before the first step: a question may come first, and would be drawn over.
+            status.update(Text(f"{safe(step)} ({time.monotonic() - began:.0f} s)"))
+            status.start()
+
+        try:
+            yield show
+        finally:
+            status.stop()
     else:
         yield lambda step: tell(safe(step))
 

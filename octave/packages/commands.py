@@ -80,3 +80,7 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:  # noqa: TID251 - a 
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()

@@ -12,7 +12,7 @@ from octave.errors import OctaveError, UsageError
 from octave.packages import ledger, lockfile, manifest, offered, store, variables, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
-from octave.packages.placement import Placed, Site, place, removed_on_error
+from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
 from octave.packages.secrets import Secrets
 from octave.packages.variables import Answers, Given
@@ -58,19 +58,20 @@ def install(request: Request, site: Site) -> Outcome:
     name = _name_for(request, choice)
     home = site.workspace.home
     home.prepare()
+    workspaces.require_trust(site.workspace, manifest.load(site.workspace.manifest))
+    # May ask a person: nobody else waits for the answer, and no step is shown over the question.
+    given = variables.sort(name, request.answers, choice.known, site.bench.environ)
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
-        given = variables.sort(name, request.answers, choice.known, site.bench.environ)
         server = _as_wanted(wanted, choice, request, name, given)
-        with _stored(Secrets(home), given):
+        with _stored(Secrets(home), given), undone_on_error(name, site):
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
             if not answers(pin, server):
                 pin = _resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
-            with removed_on_error(placed, site):
-                _write_down(site, placed, _table(server, request, given))
+            _write_down(site, placed, _table(server, request, given))
     site.changed()
     return _outcome(placed)
 
@@ -128,18 +129,20 @@ def _install_wanted(
     server: ServerEntry, wanted: Manifest, lock: Lock, site: Site, *, locked: bool
 ) -> Outcome:
     try:
-        with store.locked(site.workspace.home, server.name, site.bench.progress):
+        with (
+            store.locked(site.workspace.home, server.name, site.bench.progress),
+            undone_on_error(server.name, site),
+        ):
             choice = of_manifest(server, site.registry)
             pin = lock.pins.get(server.name)
             if not answers(pin, server):
                 pin = _resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
-            with removed_on_error(placed, site):
-                if locked:
-                    _keep_offered(site, placed)
-                else:
-                    _write_down(site, placed, None)
+            if locked:
+                _keep_offered(site, placed)
+            else:
+                _write_down(site, placed, None)
             return _outcome(placed)
     except OctaveError as error:
         return Outcome(server.name, "failed", error=error)

@@ -90,10 +90,9 @@ def _build(
         ecosystem.install(pin, staging, site.bench)
         pin = _with_entry(pin, server, known, staging)
         command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
-        with _data_removed_on_error(site.workspace, pin.name):
-            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
-            pin = _with_tools(pin, offer)
-            store.publish(home, staging, record, pin.folder)
+        record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
+        pin = _with_tools(pin, offer)
+        store.publish(home, staging, record, pin.folder)
     finally:
         store.discard(staging)
     return Placed(pin, record, offer)
@@ -156,27 +155,22 @@ def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
 
 
 @contextlib.contextmanager
-def removed_on_error(placed: Placed, site: Site) -> Iterator[None]:
-    """Take a version that was installed just now away again when what follows fails."""
+def undone_on_error(name: str, site: Site) -> Iterator[None]:
+    """Take away what an attempt that failed has installed: the version, and its first data.
+
+    The caller holds the lock of `name`: what was not there before is this attempt's.
+    """
+    home, data = site.workspace.home, site.workspace.data(name)
+    before, had_data = store.folders(home, name), data.exists()
     try:
         yield
     except BaseException:
-        if placed.status == "installed":
-            store.remove(site.workspace.home, placed.pin.name, placed.pin.folder)
-        raise
-
-
-@contextlib.contextmanager
-def _data_removed_on_error(workspace: Workspace, name: str) -> Iterator[None]:
-    """Remove the server's data after an error, unless there was some before."""
-    data = workspace.data(name)
-    was_there = data.exists()
-    try:
-        yield
-    except BaseException:
-        if not was_there:
+        for folder in store.folders(home, name):
+            if folder not in before:
+                store.remove(home, name, folder)
+        if not had_data:
             shutil.rmtree(data, ignore_errors=True)
             with contextlib.suppress(OSError):
                 data.parent.rmdir()
-                workspace.state.rmdir()
+                site.workspace.state.rmdir()
         raise

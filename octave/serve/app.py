@@ -23,7 +23,7 @@ import filelock
 import psutil
 
 from octave import __version__
-from octave.errors import NotFound, OctaveError, did_you_mean
+from octave.errors import NotFound, OctaveError, PortTaken, did_you_mean
 from octave.gateway.audience import Scope
 from octave.gateway.catalogue import Catalogue
 from octave.gateway.router import Router
@@ -259,7 +259,7 @@ class _Serving:
             port = claim.default_port(self._order.workspace, self._settings)
         try:
             listener = claim.bind_port(self._host, port)
-        except claim.PortTaken as error:
+        except PortTaken as error:
             if not self._order.options.background:
                 raise
             self._warn("port", f"{error.message}; reachable through the socket alone")

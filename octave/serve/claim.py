@@ -16,7 +16,7 @@ from pathlib import Path
 import filelock
 import psutil
 
-from octave.errors import Locked, OctaveError, UsageError
+from octave.errors import Locked, OctaveError, PortTaken, UsageError
 from octave.home import Workspace, atomic_write
 from octave.packages.secrets import Secrets, resolve
 from octave.settings import Settings
@@ -33,10 +33,6 @@ DESCRIPTORS = 8192
 """A server needs five or so, a client one; some systems allow 256 unless asked."""
 
 BACKLOG = 128
-
-
-class PortTaken(OctaveError):
-    """Another program listens on the port."""
 
 
 def take_lock(workspace: Workspace) -> filelock.BaseFileLock:

@@ -10,11 +10,11 @@ import anyio
 import httpx
 import pytest
 
-from octave.errors import Locked, NotTrusted, RuntimeNotRunning, UsageError
+from octave.errors import Locked, NotTrusted, PortTaken, RuntimeNotRunning, UsageError
 from octave.home import Home, Workspace
 from octave.remote import Remote
 from octave.serve.app import Options, Report, private, serve
-from octave.serve.claim import PortTaken, take_lock
+from octave.serve.claim import take_lock
 from octave.serve.control import Call
 from tests.serve.running import BOUND_S, ask, home_workspace, manifest_text, request, running
 

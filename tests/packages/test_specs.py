@@ -1,0 +1,214 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from octave.errors import NotTrusted, StartFailed
+from octave.home import Home, Workspace
+from octave.packages import lockfile, manifest, store, workspaces
+from octave.packages.lockfile import Lock
+from octave.packages.secrets import Secrets
+from octave.packages.specs import launch_specs, missing_variables, policy_of
+from octave.packages.store import Record
+
+ENVIRON = {
+    "PATH": "/usr/bin",
+    "HOME": "/home/user",
+    "LC_ALL": "C",
+    "XDG_DATA_HOME": "/data",
+    "SSL_CERT_FILE": "/ca.pem",
+    "https_proxy": "http://proxy",
+    "AWS_SECRET_ACCESS_KEY": "not yours",
+    "OCTAVE_HOME": "/octave",
+    "PYTHONPATH": "/evil",
+    "SSH_AUTH_SOCK": "/agent",
+}
+PASSED = {"PATH", "HOME", "LC_ALL", "XDG_DATA_HOME", "SSL_CERT_FILE", "https_proxy"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace.of_home(Home(tmp_path / "home"))
+    workspace.prepare()
+    return workspace
+
+
+def write(workspace: Workspace, text: str) -> None:
+    workspace.manifest.write_text(text, encoding="utf-8")
+
+
+def place(workspace: Workspace, name: str = "x", **more: object) -> Path:
+    """Install a version of `name` as far as launching can tell."""
+    record = Record(
+        name=name,
+        kind="npm",
+        package="x",
+        version="1.0",
+        integrity="sha512-a",
+        digest="sha256:b",
+        command=("{home}/runtimes/node", "{folder}/index.js"),
+        **more,  # type: ignore[arg-type]
+    )
+    staging = store.stage(workspace.home, name)
+    folder = store.publish(workspace.home, staging, record, "1.0-b")
+    lockfile.write(workspace.lockfile, Lock("", {}))
+    known = workspaces.installed(workspace)
+    workspaces.remember(workspace, {**known, name: "1.0-b"})
+    return folder
+
+
+def test_an_installed_server_starts_by_absolute_paths(workspace: Workspace) -> None:
+    folder = place(workspace, args=("--db", "{data}/x.db"), title="The X")
+    write(workspace, '[servers.x]\npackage = "npm:x"\nargs = ["a b", "{data}"]\n')
+    (spec,) = launch_specs(workspace, ENVIRON)
+    data = str(workspace.data("x"))
+    assert spec.argv == (
+        f"{workspace.home.root}/runtimes/node",
+        f"{folder}/index.js",
+        "--db",
+        f"{data}/x.db",
+        "a b",
+        "{data}",
+    )
+    assert (spec.cwd, spec.version, spec.digest) == (workspace.data("x"), "1.0", "sha256:b")
+    assert (spec.title, spec.problem) == ("The X", None)
+
+
+def test_a_server_gets_the_short_list_its_own_and_nothing_else(workspace: Workspace) -> None:
+    place(workspace, env={"DATA_FILE": "{data}/f", "MODE": "registry"})
+    Secrets(workspace.home).set("x/TOKEN", "hush")
+    write(
+        workspace,
+        '[servers.x]\npackage = "npm:x"\npass_env = ["SSH_AUTH_SOCK"]\n'
+        'env = { MODE = "mine", TOKEN = { secret = "x/TOKEN" }, AGAIN = { env = "PATH" } }\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    assert spec.environment() == {
+        **{name: ENVIRON[name] for name in PASSED},
+        "SSH_AUTH_SOCK": "/agent",
+        "DATA_FILE": f"{workspace.data('x')}/f",
+        "MODE": "mine",
+        "TOKEN": "hush",
+        "AGAIN": "/usr/bin",
+    }
+    assert "hush" not in repr(spec)
+
+
+def test_a_reference_is_resolved_anew_at_each_start(workspace: Workspace) -> None:
+    place(workspace)
+    write(workspace, '[servers.x]\npackage = "npm:x"\nenv = { TOKEN = { secret = "x/TOKEN" } }\n')
+    (spec,) = launch_specs(workspace, ENVIRON)
+    with pytest.raises(StartFailed, match="no such secret"):
+        spec.environment()
+    Secrets(workspace.home).set("x/TOKEN", "later")
+    assert spec.environment()["TOKEN"] == "later"
+
+
+def test_a_missing_variable_is_named_with_the_command_that_gives_it(workspace: Workspace) -> None:
+    place(workspace, required_env=("X_KEY", "PATH"))
+    write(workspace, '[servers.x]\npackage = "npm:x"\n')
+    (spec,) = launch_specs(workspace, ENVIRON)
+    with pytest.raises(StartFailed, match="`x` needs `X_KEY`") as caught:
+        spec.environment()
+    assert caught.value.hint == "octave install x -e X_KEY"
+    assert caught.value.details == {"missing": ["X_KEY"]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "missing"),
+    [
+        ({}, ["K", "A or B with C"]),
+        ({"K": "1", "A": "1"}, []),
+        ({"K": "1", "B": "1"}, ["A or B with C"]),
+        ({"K": "1", "B": "1", "C": "1"}, []),
+        ({"K": "", "A": "1"}, ["K"]),
+    ],
+)
+def test_one_whole_group_of_a_choice_must_be_set(
+    environment: dict[str, str], missing: list[str]
+) -> None:
+    groups = (("A",), ("B", "C"))
+    record = Record("x", "npm", "x", "1", "", "", (), required_env=("K",), env_one_of=groups)
+    assert missing_variables(record, environment) == missing
+
+
+def test_what_is_not_installed_is_a_problem_of_that_server_alone(workspace: Workspace) -> None:
+    place(workspace)
+    write(workspace, '[servers.gone]\npackage = "npm:gone"\n[servers.x]\npackage = "npm:x"\n')
+    gone, spec = launch_specs(workspace, ENVIRON)
+    assert isinstance(gone.problem, StartFailed)
+    assert gone.problem.hint == "octave install"
+    assert spec.problem is None
+
+
+def test_a_damaged_record_is_a_problem_of_that_server_alone(workspace: Workspace) -> None:
+    (place(workspace, "y") / store.RECORD).write_text("{", encoding="utf-8")
+    place(workspace)
+    write(workspace, '[servers.y]\npackage = "npm:y"\n[servers.x]\npackage = "npm:x"\n')
+    damaged, spec = launch_specs(workspace, ENVIRON)
+    assert "not installed" in str(damaged.problem)
+    assert spec.problem is None
+
+
+def test_a_data_folder_that_others_can_write_is_a_problem_of_that_server_alone(
+    workspace: Workspace,
+) -> None:
+    place(workspace, "y")
+    place(workspace)
+    workspace.data("y").mkdir()
+    workspace.data("y").chmod(0o777)
+    write(workspace, '[servers.y]\npackage = "npm:y"\n[servers.x]\npackage = "npm:x"\n')
+    open_to_all, spec = launch_specs(workspace, ENVIRON)
+    assert open_to_all.problem is not None
+    assert "other users" in open_to_all.problem.message
+    assert spec.problem is None
+
+
+def test_a_disabled_server_is_not_there(workspace: Workspace) -> None:
+    write(workspace, '[servers.x]\npackage = "npm:x"\nenabled = false\n')
+    assert launch_specs(workspace, ENVIRON) == []
+
+
+def test_a_command_of_ones_own_needs_no_installation(workspace: Workspace) -> None:
+    write(
+        workspace,
+        '[servers.own]\ncommand = ["node", { env = "SSH_AUTH_SOCK" }]\nargs = ["x"]\ncwd = "sub"\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    assert spec.argv == ("node", "/agent", "x")
+    assert spec.cwd == workspace.manifest.parent / "sub"
+
+
+def test_a_projects_servers_start_after_trust_only(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    project = Workspace(workspace.home, tmp_path / "project" / "octave.toml")
+    write(project, '[servers.own]\ncommand = ["true"]\n')
+    with pytest.raises(NotTrusted):
+        launch_specs(project, ENVIRON)
+    workspaces.trust(project, manifest.load(project.manifest))
+    assert [spec.name for spec in launch_specs(project, ENVIRON)] == ["own"]
+    write(project, '[servers.own]\ncommand = ["false"]\n')
+    with pytest.raises(NotTrusted, match="changed since"):
+        launch_specs(project, ENVIRON)
+
+
+def test_the_policy_says_what_the_manifest_says(workspace: Workspace) -> None:
+    write(
+        workspace,
+        '[runtime]\nidle_timeout = "1m"\nstart_timeout = "7s"\n'
+        '[servers.a]\ncommand = ["true"]\n'
+        '[servers.b]\ncommand = ["true"]\nidle_timeout = "2m"\nauto_restart = false\n'
+        '[servers.c]\ncommand = ["true"]\nauto_start = true\n',
+    )
+    wanted = manifest.load(workspace.manifest)
+    a, b, c = (policy_of(wanted, server) for server in wanted.servers.values())
+    assert (a.idle_timeout_s, b.idle_timeout_s, c.idle_timeout_s) == (60.0, 120.0, None)
+    assert (a.auto_restart, b.auto_restart, c.auto_start) == (True, False, True)
+    assert a.start_timeout_s == 7.0
+
+
+def test_nothing_of_this_process_environment_is_read(workspace: Workspace) -> None:
+    write(workspace, '[servers.own]\ncommand = ["true"]\n')
+    (spec,) = launch_specs(workspace, {})
+    assert spec.environment() == {}
+    assert os.environ
