@@ -9,7 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from octave.errors import OctaveError, UsageError
-from octave.packages import ledger, lockfile, manifest, offered, store, variables, workspaces
+from octave.packages import (
+    ledger,
+    lockfile,
+    manifest,
+    manifest_edit,
+    offered,
+    store,
+    variables,
+    workspaces,
+)
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.placement import Placed, Site, place, undone_on_error
@@ -212,7 +221,7 @@ def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) 
         if table is not None:
             # Whoever changed it meanwhile does not become trusted by this.
             workspaces.require_trust(workspace, manifest.load(workspace.manifest))
-            manifest.add_server(workspace.manifest, pin.name, table)
+            manifest_edit.add_server(workspace.manifest, pin.name, table)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, pin.name: pin})
         _keep_offered(site, placed)

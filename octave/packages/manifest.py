@@ -1,7 +1,7 @@
 """octave.toml: what the user wants.
 
 Read once into frozen values; whatever is wrong is one `ManifestError` with file, line, column and
-the nearest valid name. Edits change the text itself and leave every other byte as it was.
+the nearest valid name. `manifest_edit.py` writes it.
 """
 
 import hashlib
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from octave.errors import ManifestError
-from octave.home import atomic_write
 from octave.packages.names import (
     check_constraint,
     check_header,
@@ -25,7 +24,6 @@ from octave.packages.names import (
     is_server_name,
     split_package,
 )
-from octave.packages.toml_edit import drop, set_keys
 from octave.packages.toml_text import locate, position, syntax_place
 from octave.settings import (
     Convert,
@@ -50,17 +48,13 @@ __all__ = [
     "Reference",
     "ServerEntry",
     "Value",
-    "add_server",
     "is_server_name",
     "load",
-    "remove_server",
+    "parse",
+    "read_text",
 ]
 
-_NEW = """# What Octave installs and runs. Edit it freely: comments and layout are kept.
-"""
-_NEW_MODE = 0o644
-"""Meant to be committed and read by others; the home's own lies in a folder of mode 0700."""
-_BYTE_ORDER_MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 """A key that TOML lets one write without quotes."""
 
@@ -240,16 +234,21 @@ def load(path: Path) -> Manifest:
     Raises:
         ManifestError: it cannot be read, or holds something it cannot hold.
     """
-    return _parse(path, _read(path) or "")
+    return parse(path, read_text(path) or "")
 
 
-def _parse(path: Path, text: str) -> Manifest:
-    raw = _decode(path, text.removeprefix(_BYTE_ORDER_MARK))
+def parse(path: Path, text: str) -> Manifest:
+    """Return what `text` says; `path` is where it comes from, for errors.
+
+    Raises:
+        ManifestError: it holds something it cannot hold.
+    """
+    raw = _decode(path, text.removeprefix(BYTE_ORDER_MARK))
     try:
         fields = read_table(raw, _TOP_KEYS)
     except WrongValue as error:
         try:
-            line, column = locate(text.removeprefix(_BYTE_ORDER_MARK), error.path)
+            line, column = locate(text.removeprefix(BYTE_ORDER_MARK), error.path)
         except RecursionError:
             line, column = 1, 1
         message = error.text.replace("{}", _subject(error.path), 1)
@@ -277,7 +276,12 @@ def _hash(found: object) -> str:
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """Return the text of the manifest at `path`; None when there is none.
+
+    Raises:
+        ManifestError: it cannot be read.
+    """
     try:
         # Opening a pipe would wait for a writer.
         if not stat.S_ISREG(path.stat().st_mode):
@@ -322,56 +326,3 @@ def _subject(path: tuple[str | int, ...]) -> str:
         return head if depth else "the file"
     rest = ".".join(shown[depth:])
     return f"`{rest}` in {head}" if depth else f"`{rest}`"
-
-
-def add_server(path: Path, name: str, entry: Mapping[str, object]) -> None:
-    """Write the keys of `entry` into [servers.NAME], and nothing else into the file.
-
-    The values of `entry` are strings, booleans, integers, references, and lists and mappings of
-    them. A missing file is created; keys of an existing table are replaced, its others stay. The
-    caller holds the lock that keeps other writers away.
-
-    Raises:
-        ManifestError: the manifest was wrong before, or would be with this entry.
-        OSError: it cannot be written.
-    """
-    check_server_name(name)
-    before = _read(path)
-    text = _NEW if before is None else before
-    _parse(path, text)
-    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
-    plain = {key: _plain(item) for key, item in entry.items()}
-    after = mark + set_keys(text.removeprefix(mark), ("servers", name), plain)
-    _parse(path, after)
-    _write(path, after)
-
-
-def _plain(item: object) -> object:
-    """Return `item` with its references as the tables they are written as."""
-    if isinstance(item, Reference):
-        return {item.kind: item.key}
-    if isinstance(item, Mapping):
-        return {key: _plain(inner) for key, inner in item.items()}
-    return [_plain(inner) for inner in item] if isinstance(item, list | tuple) else item
-
-
-def remove_server(path: Path, name: str) -> bool:
-    """Remove [servers.NAME] and tell whether it was there; comments around it stay.
-
-    Raises:
-        ManifestError: the manifest was wrong before.
-        OSError: it cannot be written.
-    """
-    text = _read(path) or ""
-    if name not in _parse(path, text).servers:
-        return False
-    mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
-    after = mark + drop(text.removeprefix(mark), ("servers", name))
-    _parse(path, after)
-    _write(path, after)
-    return True
-
-
-def _write(path: Path, text: str) -> None:
-    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _NEW_MODE
-    atomic_write(path, text.encode(), mode)

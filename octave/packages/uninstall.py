@@ -4,7 +4,7 @@ import shutil
 
 from octave.errors import IntegrityFailed, ServerNotFound, did_you_mean
 from octave.home import Workspace
-from octave.packages import ledger, lockfile, manifest, store, workspaces
+from octave.packages import ledger, lockfile, manifest, manifest_edit, store, workspaces
 from octave.packages.install import Outcome
 from octave.packages.placement import Site
 from octave.packages.secrets import Secrets
@@ -47,7 +47,7 @@ def _require_named(workspace: Workspace, name: str) -> None:
 def _strike_out(workspace: Workspace, name: str) -> None:
     _require_named(workspace, name)
     was_trusted = workspaces.trusted(workspace, manifest.load(workspace.manifest))
-    manifest.remove_server(workspace.manifest, name)
+    manifest_edit.remove_server(workspace.manifest, name)
     pins = lockfile.read(workspace.lockfile).pins
     ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
     if was_trusted:

@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,11 @@ class Ran:
     stderr: str
 
     @property
-    def document(self):
+    def document(self) -> Any:
         return json.loads(self.stdout)
 
     @property
-    def error(self):
+    def error(self) -> Any:
         """The error of `--json`: the last line of stderr."""
         return json.loads(self.stderr.strip().splitlines()[-1])["error"]
 
@@ -70,7 +71,7 @@ class Octave:
             assert ran.exit_code == code, f"octave {' '.join(words)}: {ran}"
         return ran
 
-    def start(self, *words: str, **options) -> "subprocess.Popen[str]":
+    def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start `octave WORDS` and return the process, its pipes open."""
         return subprocess.Popen(
             [OCTAVE, *words],
@@ -80,7 +81,6 @@ class Octave:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
 
 
@@ -116,7 +116,7 @@ class Conversation:
             if "id" in json.loads(line):
                 return line
 
-    def request(self, method: str, params: object) -> dict:
+    def request(self, method: str, params: object) -> Any:
         """Send a request and return the answer, which must be the next one."""
         self._next += 1
         message = {"jsonrpc": "2.0", "id": self._next, "method": method, "params": params}
@@ -125,7 +125,7 @@ class Conversation:
         assert answer["id"] == self._next
         return answer
 
-    def initialize(self) -> dict:
+    def initialize(self) -> Any:
         answer = self.request(
             "initialize",
             {
@@ -144,7 +144,7 @@ class Conversation:
 
 
 @pytest.fixture
-def proxy(octave: Octave) -> Iterator:
+def proxy(octave: Octave) -> Iterator[Callable[..., Conversation]]:
     """Open `octave proxy WORDS` as a conversation; all are closed at the end."""
     opened: list[Conversation] = []
 
@@ -158,7 +158,7 @@ def proxy(octave: Octave) -> Iterator:
             conversation.close()
 
 
-def run(words: Sequence[str | Path], **options) -> "subprocess.CompletedProcess[str]":
+def run(words: Sequence[str | Path], **options: Any) -> "subprocess.CompletedProcess[str]":
     """Run another program than octave to its end, captured."""
     return subprocess.run(
         [str(word) for word in words],

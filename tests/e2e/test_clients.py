@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_the_official_inspector_lists_and_calls(octave: Octave, tmp_path: Path) 
     inspector = tmp_path / "inspector/node_modules/@modelcontextprotocol/inspector"
     entry = inspector / json.loads((inspector / "package.json").read_text())["bin"]["mcp-inspector"]
 
-    def inspect(*words: str):
+    def inspect(*words: str) -> Any:
         done = run(
             [node, entry, "--cli", OCTAVE, "proxy", "everything", *words],
             env=octave.environ,

@@ -1,11 +1,12 @@
-"""The faces of a runtime with a real server behind: byte-faithful lists, the HTTP API, the guard."""
+"""The faces of a runtime with a real server behind: faithful lists, the HTTP API, its guard."""
 
 import json
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def tools_line(conversation: Conversation) -> str:
 
 @pytest.mark.parametrize("name", ["everything", "time"])
 def test_tools_through_the_proxy_are_the_servers_own_but_for_the_prefix(
-    octave: Octave, proxy, name: str
+    octave: Octave, proxy: Callable[..., Conversation], name: str
 ) -> None:
     octave("install", name)
     direct = Conversation(
@@ -74,7 +75,7 @@ class Api:
         self.url = url
         self.token = token
 
-    def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, object]:
+    def ask(self, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         data = None if body is None else json.dumps(body).encode()
         sent = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         sent |= {key.replace("_", "-"): value for key, value in headers.items()}

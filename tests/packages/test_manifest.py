@@ -13,10 +13,9 @@ from octave.packages.manifest import (
     Reference,
     ServerEntry,
     Value,
-    add_server,
     load,
-    remove_server,
 )
+from octave.packages.manifest_edit import add_server, remove_server
 from octave.settings import Settings
 
 WHOLE = """\

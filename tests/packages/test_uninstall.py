@@ -4,7 +4,7 @@ import pytest
 
 from octave.errors import OctaveError, ServerNotFound
 from octave.home import Home, Workspace
-from octave.packages import lockfile, manifest, store, workspaces
+from octave.packages import lockfile, manifest, manifest_edit, store, workspaces
 from octave.packages.ecosystems.base import Bench
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.offered import Offered
@@ -42,7 +42,7 @@ def installed_in(workspace: Workspace, name: str = "x", version: str = "1.0") ->
     folder = workspace.home.servers / name / pin.folder
     if not folder.exists():
         store.publish(workspace.home, store.stage(workspace.home, name), record, pin.folder)
-    manifest.add_server(workspace.manifest, name, {"package": f"pypi:{name}"})
+    manifest_edit.add_server(workspace.manifest, name, {"package": f"pypi:{name}"})
     workspaces.trust(workspace, manifest.load(workspace.manifest))
     pins = lockfile.read(workspace.lockfile).pins
     wanted = manifest.load(workspace.manifest)

@@ -281,7 +281,7 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
         if (found.get("name"), _plain_version(found)) != (row_name(row), row["version"]):
             raise IntegrityFailed(
                 f"`{row['path']}` is not `{row_name(row)}` {row['version']} after the installation",
-                hint="octave clean, then try again",
+                hint="delete the folder `cache` in the home of Octave, then try again",
             )
         _make_executable(folder, found)
     root = (target / "node_modules" / package).resolve()
