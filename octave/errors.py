@@ -267,7 +267,7 @@ def from_json(error: Mapping[str, Any]) -> OctaveError:
 
 
 _STORAGE_HINTS = {
-    errno.ENOSPC: "free some space, then try again; the folder `cache` in the home of Octave may go",
+    errno.ENOSPC: "free some space (the folder `cache` in Octave's home may go), then try again",
     errno.EFBIG: "a limit on the size of files is too small; raise it, then try again",
     errno.EIO: "the disk reports a fault; check it, or set OCTAVE_HOME to a folder elsewhere",
     errno.ENOTDIR: "a file is where a folder is needed; move it away, or set OCTAVE_HOME elsewhere",
