@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,21 @@ def test_claude_code_connects_after_client_add(octave: Octave, tmp_path: Path) -
     octave("client", "remove", "claude")
     gone = run([claude, "mcp", "list"], env=octave.environ, cwd=octave.cwd)
     assert "octave" not in gone.stdout
+
+
+def test_the_official_sdk_probes_falls_back_lists_and_calls(octave: Octave) -> None:
+    octave("install", "everything")
+    script = Path(__file__).with_name("sdk_client.py")
+    done = run(
+        [sys.executable, script, OCTAVE, "proxy", "everything"],
+        env=octave.environ,
+        cwd=octave.cwd,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["version"] == "2025-11-25"
+    assert found["text"] == "Echo: octave"
+    assert len(found["tools"]) == 13
 
 
 def test_two_clients_at_once_get_their_own_answers(octave: Octave) -> None:
