@@ -28,6 +28,7 @@ def prepared(server: dict[str, Any], workdir: Path) -> Iterator[Callable[[Any], 
     names = {"{workdir}": str(workdir)}
     fill = partial(_filled, names)
     web: http.server.ThreadingHTTPServer | None = None
+    workdir.mkdir(parents=True, exist_ok=True)
     for step in server.get("setup", []):
         if "write" in step:
             path = Path(fill(step["write"]))
