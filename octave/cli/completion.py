@@ -1,24 +1,28 @@
 """`completion`: the shell scripts, and what completes inside verbs.
 
 Every TAB runs the program, so names come from small files: the manifest, the registry's folder
-listing, and the catalogue of a server.
+listing, and the catalogue of a server. Whatever goes wrong completes nothing and says nothing.
 """
 
 import json
-import os
+import re
+from collections.abc import Iterable
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.completion import get_completion_script  # type: ignore[attr-defined]  # no `as` there
 
-from octave.cli.output import write
+from octave.cli.options import manners
+from octave.cli.output import write, write_json
 from octave.errors import OctaveError
-from octave.home import Home, find_workspace
 
 VARIABLE = "_OCTAVE_COMPLETE"
 """Set by the scripts when they ask what comes next."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_./:@][A-Za-z0-9_./:@-]*")
+"""What a shell takes as it stands. The scripts hand words over unquoted, and zsh's evaluates
+them: a tool called `$(reboot)` must not get there."""
 
 
 class Shell(StrEnum):
@@ -34,37 +38,45 @@ def script(shell: Shell) -> str:
     return str(get_completion_script(prog_name="octave", complete_var=VARIABLE, shell=shell.value))
 
 
-def completion(shell: Annotated[Shell, typer.Argument()]) -> int:
+def completion(
+    context: typer.Context, shell: Annotated[Shell, typer.Argument(metavar="SHELL")]
+) -> int:
     """Print the completion script: `source <(octave completion bash)`."""
-    write(script(shell))
+    if manners(context).as_json:
+        write_json({"shell": shell.value, "script": script(shell)})
+    else:
+        write(script(shell))
     return 0
 
 
-def server_names(incomplete: str) -> list[str]:
+def server_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the servers of this workspace that begin with `incomplete`."""
     from octave.packages import manifest
 
-    workspace = find_workspace(Home.find(os.environ), Path.cwd(), os.environ.get("OCTAVE_MANIFEST"))
     try:
-        names = manifest.load(workspace.manifest).servers
+        names = manifest.load(manners(context).workspace().manifest).servers
     except OctaveError:
         return []
-    return [name for name in names if name.startswith(incomplete)]
+    return _beginning(names, incomplete)
 
 
 def registry_names(incomplete: str) -> list[str]:
     """Return the registry's short names that begin with `incomplete`."""
     from octave.packages.registry import Registry, bundled_folder
 
-    return [name for name in Registry(bundled_folder()).names() if name.startswith(incomplete)]
+    return _beginning(Registry(bundled_folder()).names(), incomplete)
 
 
 def tool_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the tools of the server already typed that begin with `incomplete`."""
-    workspace = find_workspace(Home.find(os.environ), Path.cwd(), os.environ.get("OCTAVE_MANIFEST"))
     try:
-        found = json.loads(workspace.catalogue(str(context.params["server"])).read_bytes())
+        path = manners(context).workspace().catalogue(str(context.params["server"]))
+        found = json.loads(path.read_bytes())
         names = [str(tool["name"]) for tool in found["lists"]["tools"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OctaveError, OSError, ValueError, LookupError, TypeError, RecursionError):
         return []
-    return [name for name in names if name.startswith(incomplete)]
+    return _beginning(names, incomplete)
+
+
+def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
+    return [name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name)]

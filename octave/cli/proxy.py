@@ -1,4 +1,4 @@
-"""`proxy` in the verb table: for `--help` and for options before the verb.
+"""`proxy` in the verb table, for completion.
 
 `octave proxy` itself never comes here, `__main__` starts the pump before typer is loaded.
 """
@@ -7,18 +7,22 @@ from typing import Annotated
 
 import typer
 
+from octave.cli.completion import server_names
 from octave.cli.options import manners
 from octave.proxy import main
 
 
 def proxy(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", autocompletion=server_names)
+    ] = None,
     *,
     server: Annotated[
-        list[str] | None, typer.Option("--server", help="The same as NAME; repeatable.")
+        list[str] | None,
+        typer.Option("--server", metavar="NAME", autocompletion=server_names),
     ] = None,
-    profile: Annotated[str | None, typer.Option("--profile", help="A profile's servers.")] = None,
+    profile: Annotated[str | None, typer.Option("--profile", metavar="P")] = None,
 ) -> int:
     """Speak MCP on stdio for an AI tool; starts the runtime when none is running."""
     terms = manners(context)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from octave.errors import RuntimeNotRunning
+from octave.errors import CallTimedOut, RuntimeNotRunning
 from octave.home import Workspace
 from octave.remote import Remote
 
@@ -31,6 +31,7 @@ class Runtime(Protocol):
 
         Raises:
             OctaveError: the operation failed.
+            CallTimedOut: it was not done within `timeout_s`; None: no limit of our own.
         """
 
 
@@ -68,7 +69,14 @@ def _private(workspace: Workspace) -> Iterator[Runtime]:
                     on_notification("octave/progress", {"params": json.loads(told)})
 
             raw = json.dumps(params or {}).encode()
-            return portal.call(METHODS[method], control, raw, on_progress)
+            answer = portal.start_task_soon(METHODS[method], control, raw, on_progress)
+            try:
+                return answer.result(timeout_s)
+            except TimeoutError as error:
+                raise CallTimedOut("the server did not answer in time") from error
+            finally:
+                # Else the end of the runtime waits for a call that nobody wants any more.
+                answer.cancel()
 
     with start_blocking_portal() as portal:
         runtime = portal.wrap_async_context_manager(private(workspace, os.environ))

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -11,7 +11,7 @@ from octave import background
 from octave.cli import render
 from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
-from octave.cli.output import safe, tell, tell_error, write, write_json
+from octave.cli.output import json_text, safe, tell, tell_error, write, write_json
 from octave.errors import NotRunning, OctaveError, RuntimeNotRunning, UsageError, from_json
 from octave.home import Workspace
 from octave.remote import Remote
@@ -19,10 +19,14 @@ from octave.remote import Remote
 WATCH_S = 1.0
 SHUTDOWN_S = 20.0
 """An ordered stop takes at most 12 s, whatever the servers do."""
+SLOW_S = 1.0
+"""Work that took longer says how long."""
 
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", autocompletion=server_names)
-]
+_FACTS = ("pid", "url", "version", "uptimeSeconds", "memoryBytes")
+_HEADINGS = ("NAME", "STATE", "PID", "UPTIME", "MEMORY")
+_FIGURES = ("CALLS", "ERRORS", "P50", "P95", "RESTARTS")
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME", autocompletion=server_names)]
 Every = Annotated[bool, typer.Option("--all", help="All servers of this workspace.")]
 
 
@@ -56,8 +60,13 @@ def shutdown(context: typer.Context) -> int:
     workspace = terms.workspace()
     try:
         with Remote.connect(workspace) as remote:
-            remote.request("octave/shutdown", {})
-            remote.wait_until_closed(SHUTDOWN_S)
+            pid = workspace.runtime().get("pid")
+            remote.request("octave/shutdown", timeout_s=SHUTDOWN_S)
+            if not remote.wait_until_closed(SHUTDOWN_S):
+                raise OctaveError(
+                    f"the runtime (pid {pid}) did not end within {SHUTDOWN_S:.0f} s",
+                    hint=f"kill -9 {pid}",
+                )
     except RuntimeNotRunning:
         return _told(terms, {"stopped": False}, "no runtime was running")
     return _told(terms, {"stopped": True}, "the runtime has stopped")
@@ -71,19 +80,36 @@ def status(
 ) -> int:
     """Show what is running: state, memory, calls, latency, last error."""
     terms = manners(context)
-    workspace = terms.workspace()
-    with Remote.connect(workspace) as remote:
-        while True:
-            found = remote.request("octave/status", {"names": names or []})
-            if watch and sys.stdout.isatty():
-                sys.stdout.write("\x1b[H\x1b[J")
-            _show_status(terms, found)
-            if not watch:
-                break
-            sys.stdout.flush()
-            time.sleep(WATCH_S)
+    try:
+        remote = Remote.connect(terms.workspace())
+    except RuntimeNotRunning:
+        if terms.as_json:
+            write_json({"runtime": {"running": False, **dict.fromkeys(_FACTS)}, "servers": []})
+        raise
+    with remote:
+        if watch:
+            _watch(terms, remote, names or [])
+        found = remote.request("octave/status", {"names": names or []})
+    if terms.as_json:
+        write_json(found)
+    else:
+        _show_status(found)
     states = {server["state"] for server in found["servers"]}
     return NotRunning.exit_code if names and not states <= {"ready", "idle"} else 0
+
+
+def _watch(terms: Manners, remote: Remote, names: list[str]) -> NoReturn:
+    """Show the status again and again, until Ctrl-C or the end of the runtime."""
+    in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    while True:
+        found = remote.request("octave/status", {"names": names})
+        if terms.as_json:
+            write(json_text(found))
+        else:
+            sys.stdout.write("\x1b[H\x1b[J" if in_place else "")
+            _show_status(found)
+        sys.stdout.flush()
+        time.sleep(WATCH_S)
 
 
 def _require_names(verb: str, names: list[str] | None, *, every: bool) -> None:
@@ -94,22 +120,23 @@ def _require_names(verb: str, names: list[str] | None, *, every: bool) -> None:
 def _act(
     terms: Manners, workspace: Workspace, verb: str, names: list[str] | None, *, every: bool
 ) -> int:
-    began = time.monotonic()
-    with Remote.connect(workspace) as remote:
+    quiet = terms.quiet or terms.as_json or not sys.stderr.isatty()
+    with Remote.connect(workspace) as remote, render.progress(quiet=quiet) as step:
+        step(f"{verb} {' '.join(names) if names else 'all servers'}")
         answer = remote.request(f"octave/{verb}", {"names": names or [], "all": every})
-    results: list[dict[str, Any]] = answer["results"] if isinstance(answer, dict) else answer
-    errors = [from_json(result["error"]) for result in results if result.get("error")]
+    results: list[dict[str, Any]] = answer["results"]
     if terms.as_json:
-        took_s = round(time.monotonic() - began, 3)
-        write_json({"results": results, "tookSeconds": took_s})
+        write_json(answer)
     else:
         for result in results:
-            _tell_result(result)
-    codes = {error.exit_code for error in errors}
+            _show_result(result)
+        if answer["tookSeconds"] > SLOW_S and not terms.quiet:
+            tell(f"took {answer['tookSeconds']:.1f} s")
+    codes = {from_json(result["error"]).exit_code for result in results if result.get("error")}
     return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 
-def _tell_result(result: dict[str, Any]) -> None:
+def _show_result(result: dict[str, Any]) -> None:
     if result.get("error"):
         tell_error(from_json(result["error"]), as_json=False)
     else:
@@ -124,10 +151,7 @@ def _told(terms: Manners, document: dict[str, Any], text: str) -> int:
     return 0
 
 
-def _show_status(terms: Manners, found: dict[str, Any]) -> None:
-    if terms.as_json:
-        write_json(found)
-        return
+def _show_status(found: dict[str, Any]) -> None:
     runtime = found["runtime"]
     write(
         f"runtime {runtime['version']}, pid {runtime['pid']}, up"
@@ -135,25 +159,11 @@ def _show_status(terms: Manners, found: dict[str, Any]) -> None:
         f" {runtime['url'] or 'no HTTP'}"
     )
     if runtime.get("warning"):
-        tell(f"warning: {runtime['warning']}")
+        tell(f"warning: {safe(runtime['warning'])}")
     if found["servers"]:
-        render.table(
-            (
-                "NAME",
-                "STATE",
-                "PID",
-                "UPTIME",
-                "MEMORY",
-                "CALLS",
-                "ERRORS",
-                "P50",
-                "P95",
-                "RESTARTS",
-            ),
-            [_status_row(server) for server in found["servers"]],
-        )
+        render.table(_HEADINGS + _FIGURES, [_status_row(server) for server in found["servers"]])
     for server in found["servers"]:
-        _tell_last_error(server)
+        _show_last_error(server)
 
 
 def _status_row(server: dict[str, Any]) -> tuple[str, ...]:
@@ -174,10 +184,12 @@ def _status_row(server: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _tell_last_error(server: dict[str, Any]) -> None:
+def _show_last_error(server: dict[str, Any]) -> None:
     last = server["lastError"]
     if last is None or server["state"] in {"ready", "stopped"}:
         return
-    details = {"stderrTail": last.get("stderrTail")}
-    error = OctaveError(f"{server['name']}: {safe(last['message'])}", last.get("hint"), details)
-    tell_error(error, as_json=False)
+    write(f"{server['name']}, {last['at']}: " + safe(last["message"]).replace("\n", "\\n"))
+    for line in last.get("stderrTail") or []:
+        write(f"  | {safe(str(line))}")
+    if last.get("hint"):
+        write(f"  hint: {safe(last['hint'])}")

@@ -1,8 +1,9 @@
 """`serve`: the runtime, in the foreground, detached, or started in the background by others."""
 
-import json
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,9 +12,13 @@ import typer
 
 from octave import background
 from octave.cli.options import Manners, manners
-from octave.cli.output import safe, tell, write, write_json
+from octave.cli.output import json_text, safe, tell, write, write_json
 from octave.errors import Locked, OctaveError, from_os_error
 from octave.home import Workspace
+from octave.packages import manifest
+from octave.remote import Remote
+from octave.runtime.server import Event
+from octave.serve import claim
 from octave.serve.app import Options, Report
 from octave.serve.app import serve as run
 
@@ -22,10 +27,12 @@ def serve(
     context: typer.Context,
     *,
     host: Annotated[
-        str | None, typer.Option("--host", help="Address to listen on; default 127.0.0.1.")
+        str | None,
+        typer.Option("--host", metavar="ADDRESS", help="To listen on; default 127.0.0.1."),
     ] = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Default 3737; 0: any.")
+        int | None,
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help="Default 3737; 0: any."),
     ] = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Allow an address that others can reach.")
@@ -43,7 +50,8 @@ def serve(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if in_background:
         return _serve_in_background(workspace, options)
-    anyio.run(run, workspace, os.environ, options, _report(terms))
+    lines = _Lines(terms, workspace)
+    anyio.run(run, workspace, os.environ, options, Report(lines.event, lines.ready, lines.warning))
     return 0
 
 
@@ -51,16 +59,19 @@ def _detach(terms: Manners, workspace: Workspace, options: Options) -> int:
     if background.answers(workspace):
         facts = workspace.runtime()
         raise Locked(
-            f"a runtime for `{workspace.manifest}` runs already, pid {facts.get('pid')}",
-            hint="octave status",
-            details={"pid": facts.get("pid"), "url": facts.get("url")},
+            f"a runtime for `{workspace.manifest}` runs already (pid {facts.get('pid')})",
+            hint="`octave status` shows it, `octave shutdown` stops it",
+            details=facts,
         )
     background.start(workspace, os.environ, _words(options))
-    facts = workspace.runtime()
+    with Remote.connect(workspace) as remote:
+        runtime = remote.request("octave/status")["runtime"]
+    if runtime["warning"]:
+        tell(f"warning: {safe(runtime['warning'])}")
     if terms.as_json:
-        write_json({"pid": facts.get("pid"), "url": facts.get("url")})
+        write_json({"pid": runtime["pid"], "url": runtime["url"]})
     else:
-        write(f"ready on {facts.get('url') or facts.get('socket')}")
+        write(f"ready on {runtime['url'] or runtime['socket']}")
     return 0
 
 
@@ -72,11 +83,9 @@ def _words(options: Options) -> list[str]:
 
 
 def _serve_in_background(workspace: Workspace, options: Options) -> int:
-    def ready(facts: Mapping[str, object]) -> None:
-        background.report_ready(facts)
-
+    report = Report(ready=background.report_ready, warning=tell)
     try:
-        anyio.run(run, workspace, os.environ, options, Report(ready=ready, warning=tell))
+        anyio.run(run, workspace, os.environ, options, report)
     except OctaveError as error:
         background.report_error(error)
         return error.exit_code
@@ -89,20 +98,53 @@ def _serve_in_background(workspace: Workspace, options: Options) -> int:
     return 0
 
 
-def _report(terms: Manners) -> Report:
-    def event(happened: Any) -> None:
-        if terms.as_json:
-            write(
-                json.dumps({"at": happened.at, "server": happened.server, "event": happened.kind})
-            )
-        elif happened.kind in {"ready", "failed", "backoff", "died"}:
-            reason = happened.details.get("message")
-            write(safe(f"{happened.server}: {happened.kind}" + (f", {reason}" if reason else "")))
+class _Lines:
+    """What is told of a runtime in the foreground, a line each, written at once.
 
-    def ready(facts: Mapping[str, object]) -> None:
-        if terms.as_json:
-            write(json.dumps({"event": "ready", **facts}))
-        else:
-            write(f"ready on {facts.get('url') or facts.get('socket')}")
+    Up to `ready` every server has had a line; then come those of what happens to them.
+    """
 
-    return Report(event, ready, lambda text: tell(f"warning: {text}"))
+    _TOLD = frozenset({"ready", "failed", "backoff", "died"})
+
+    def __init__(self, terms: Manners, workspace: Workspace) -> None:
+        self._as_json = terms.as_json
+        self._servers = manifest.load(workspace.manifest).servers
+        self._stopped = claim.read_choices(workspace)
+        self._named: set[str] = set()
+
+    def event(self, happened: Event) -> None:
+        """Tell what happened to a server."""
+        if self._as_json:
+            head = {"at": happened.at, "server": happened.server, "event": happened.kind}
+            _say(json_text({**head, **happened.details}))
+        elif happened.kind in self._TOLD:
+            self._server(happened.server, happened.kind, happened.details.get("message"))
+
+    def ready(self, facts: Mapping[str, object]) -> None:
+        """Tell of the servers nothing was heard of, and how the runtime is reached."""
+        if self._as_json:
+            head = {"at": facts["startedAt"], "server": None, "event": "ready"}
+            _say(json_text({**head, **facts}))
+            return
+        for server in self._servers.values():
+            if server.enabled and server.name not in self._named:
+                state = "starting" if server.auto_start else "idle"
+                self._server(server.name, "stopped" if server.name in self._stopped else state)
+        _say(f"ready on {facts['url']}")
+
+    def warning(self, sentence: str) -> None:
+        """Tell what does not work."""
+        with contextlib.suppress(OSError):
+            tell(f"warning: {safe(sentence)}")
+
+    def _server(self, name: str, state: str, reason: Any = None) -> None:
+        self._named.add(name)
+        line = f"{name}: {state}" + (f", {reason}" if reason else "")
+        _say(safe(line).replace("\n", "\\n"))
+
+
+def _say(line: str) -> None:
+    # Nobody may be reading any more; the runtime goes on for its clients.
+    with contextlib.suppress(OSError):
+        write(line)
+        sys.stdout.flush()

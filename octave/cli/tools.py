@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import itertools
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +13,14 @@ import typer
 
 from octave.cli.arguments import arguments_of
 from octave.cli.completion import server_names, tool_names
-from octave.cli.options import manners
+from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, write, write_json
-from octave.cli.reach import reach
+from octave.cli.reach import Runtime, reach
+from octave.cli.schema import signature
 from octave.errors import (
     TOOL_ERROR_EXIT,
+    CallTimedOut,
+    OctaveError,
     RuntimeNotRunning,
     ServerNotFound,
     ToolNotFound,
@@ -23,7 +28,8 @@ from octave.errors import (
     did_you_mean,
 )
 from octave.home import Workspace
-from octave.packages import manifest
+from octave.packages import manifest, workspaces
+from octave.packages.manifest import Manifest
 from octave.remote import Remote
 
 TIMEOUT_S = 60.0
@@ -33,7 +39,7 @@ TIMEOUT_S = 60.0
 def tools(
     context: typer.Context,
     server: Annotated[
-        str | None, typer.Argument(metavar="[SERVER]", autocompletion=server_names)
+        str | None, typer.Argument(metavar="SERVER", autocompletion=server_names)
     ] = None,
     *,
     schema: Annotated[bool, typer.Option("--schema", help="The input schemas too.")] = False,
@@ -41,31 +47,33 @@ def tools(
     """List tools as signatures one can read."""
     terms = manners(context)
     workspace = terms.workspace()
-    _require_server(workspace, server)
-    found = _known_tools(workspace, server)
+    wanted = _manifest_with(workspace, server)
+    found = _known_tools(workspace, wanted, server)
     if terms.as_json:
         write_json(found)
         return 0
-    several = server is None
     for tool in found:
-        name = tool["qualifiedName"] if several else tool.get("name")
-        write(safe(signature(str(name), tool.get("inputSchema"))))
+        name = tool["qualifiedName"] if server is None else tool.get("name")
+        write(_line(signature(str(name), tool.get("inputSchema"))))
         summary = str(tool.get("description") or "").strip().partition("\n")[0]
         if summary:
-            write(f"    {safe(summary)}")
+            write(f"    {_line(summary)}")
         if schema:
             for line in json.dumps(tool.get("inputSchema"), indent=2).splitlines():
                 write(f"    {safe(line)}")
-    if not found:
-        tell("no tools are known yet; `octave start --all` asks the servers")
+    if not found and not terms.quiet:
+        tell(f"no tools are known yet; `octave start {server or '--all'}` asks for them")
     return 0
 
 
 def call(
     context: typer.Context,
-    server: Annotated[str, typer.Argument(autocompletion=server_names)],
-    tool: Annotated[str, typer.Argument(autocompletion=tool_names)],
-    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    server: Annotated[str, typer.Argument(metavar="SERVER", autocompletion=server_names)],
+    tool: Annotated[str, typer.Argument(metavar="TOOL", autocompletion=tool_names)],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Also KEY:=JSON and KEY=@FILE."),
+    ] = None,
     *,
     args: Annotated[
         str | None, typer.Option("--args", metavar="JSON", help="All arguments; `-`: from stdin.")
@@ -74,99 +82,99 @@ def call(
         Path | None, typer.Option("--save", metavar="DIR", help="Keep images and audio there.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.001, help="Seconds to wait for the answer.")
+        float,
+        typer.Option("--timeout", metavar="SECONDS", min=0.001, help="So long for the answer."),
     ] = TIMEOUT_S,
 ) -> int:
-    """Call a tool and print its result: key=value, key:=JSON, key=@FILE, or --args."""
+    """Call a tool and print its result."""
     terms = manners(context)
     workspace = terms.workspace()
-    _require_server(workspace, server)
-    with reach(workspace) as runtime:
-        offered = json.loads(runtime.request_raw("octave/tools", {"server": server}))
-        definition = _definition(server, tool, offered)
+    _manifest_with(workspace, server)
+    if save is not None:
+        _make_folder(save)
+    with reach(workspace) as runtime, _Progress(terms) as progress:
+        definition = _definition(runtime, server, tool, timeout)
         params = {
             "server": server,
             "tool": tool,
             "arguments": arguments_of(words or (), args, definition.get("inputSchema")),
             "timeoutSeconds": timeout,
         }
-        raw = runtime.request_raw("octave/call", params, _show_progress)
-    result = json.loads(raw)
-    if terms.as_json:
-        sys.stdout.write(raw.decode("utf-8", "surrogatepass") + "\n")
-    else:
+        raw = runtime.request_raw("octave/call", params, progress.show)
+    result = _parsed(raw)
+    if not terms.as_json:
         _show_result(result, save)
+    elif sys.stdout.isatty():
+        # For eyes: nothing in it that a terminal would act upon.
+        write_json(result)
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(raw + b"\n")
     return TOOL_ERROR_EXIT if result.get("isError") is True else 0
 
 
-def signature(name: str, schema: Any) -> str:
-    """Return `name(key: type, optional?: type)` from a tool's input schema."""
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict):
-        return f"{name}()"
-    required = schema.get("required")
-    needed = set(required) if isinstance(required, list) else set()
-    shown = [
-        f"{key}{'' if key in needed else '?'}: {_type_name(value)}"
-        for key, value in sorted(properties.items(), key=lambda item: item[0] not in needed)
-    ]
-    return f"{name}({', '.join(shown)})"
+def _line(text: str) -> str:
+    """Return foreign text as part of one line: a line break must not forge the next."""
+    return safe(text).replace("\n", "\\n")
 
 
-def _type_name(schema: Any) -> str:
-    if not isinstance(schema, dict):
-        return "any"
-    if isinstance(schema.get("enum"), list):
-        return " | ".join(json.dumps(value, ensure_ascii=False) for value in schema["enum"])
-    named = schema.get("type")
-    if named == "array":
-        return f"{_type_name(schema.get('items'))}[]"
-    if isinstance(named, list):
-        return " | ".join(map(str, named))
-    for key in ("anyOf", "oneOf"):
-        if isinstance(schema.get(key), list):
-            return " | ".join(_type_name(choice) for choice in schema[key])
-    return str(named or "any")
+def _manifest_with(workspace: Workspace, server: str | None) -> Manifest:
+    """Return the manifest, in which `server` is there and enabled; None: any.
 
-
-def _require_server(workspace: Workspace, server: str | None) -> None:
-    names = manifest.load(workspace.manifest).servers
-    if server is not None and server not in names:
+    Raises:
+        ServerNotFound: it is not.
+    """
+    wanted = manifest.load(workspace.manifest)
+    if server is not None and server not in wanted.servers:
         raise ServerNotFound(
             f"`{server}` is not installed here",
-            hint=did_you_mean(server, names) or f"octave install {server}",
+            hint=did_you_mean(server, wanted.servers) or f"octave install {server}",
         )
+    if server is not None and not wanted.servers[server].enabled:
+        raise ServerNotFound(
+            f"`{server}` is disabled", hint=f"take `enabled = false` out of `{workspace.manifest}`"
+        )
+    return wanted
 
 
-def _known_tools(workspace: Workspace, server: str | None) -> list[dict[str, Any]]:
+def _known_tools(
+    workspace: Workspace, wanted: Manifest, server: str | None
+) -> list[dict[str, Any]]:
     try:
         with Remote.connect(workspace) as remote:
             found: list[dict[str, Any]] = remote.request("octave/tools", {"server": server})
             return found
     except RuntimeNotRunning:
-        return _kept_tools(workspace, server)
+        workspaces.require_trust(workspace, wanted)
+    names = [server] if server else [each.name for each in wanted.servers.values() if each.enabled]
+    return [tool for name in names for tool in _kept_tools(workspace, name)]
 
 
-def _kept_tools(workspace: Workspace, server: str | None) -> list[dict[str, Any]]:
+def _kept_tools(workspace: Workspace, server: str) -> list[dict[str, Any]]:
     """Return what the catalogue on disk has, in the runtime's form."""
     from octave.gateway.naming import qualified
 
-    names = [server] if server else list(manifest.load(workspace.manifest).servers)
-    found = []
-    for name in names:
-        try:
-            kept = json.loads(workspace.catalogue(name).read_bytes())
-            offered = kept["lists"].get("tools", [])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue
-        found += [
-            {"server": name, "qualifiedName": qualified(name, str(tool["name"])), **tool}
-            for tool in offered
-        ]
-    return found
+    try:
+        offered = json.loads(workspace.catalogue(server).read_bytes())["lists"].get("tools", [])
+        tools = [tool for tool in offered if isinstance(tool, dict)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+    return [
+        {"server": server, "qualifiedName": qualified(server, str(tool.get("name", ""))), **tool}
+        for tool in tools
+    ]
 
 
-def _definition(server: str, tool: str, offered: list[dict[str, Any]]) -> dict[str, Any]:
+def _definition(runtime: Runtime, server: str, tool: str, timeout_s: float) -> dict[str, Any]:
+    """Return the definition of the tool that the person means; starts the server if need be."""
+    try:
+        raw = runtime.request_raw("octave/tools", {"server": server}, timeout_s=timeout_s)
+    except CallTimedOut as error:
+        raise CallTimedOut(
+            f"`{server}` did not say within {timeout_s:g} s which tools it has",
+            hint="allow more time with `--timeout`",
+        ) from error
+    offered: list[dict[str, Any]] = json.loads(raw)
     for definition in offered:
         if tool in (definition.get("name"), definition.get("qualifiedName")):
             return definition
@@ -177,54 +185,104 @@ def _definition(server: str, tool: str, offered: list[dict[str, Any]]) -> dict[s
     )
 
 
-def _show_progress(method: str, params: Any) -> None:
-    if method != "octave/progress" or not sys.stderr.isatty():
-        return
-    told = params.get("params") or {}
-    parts = [str(told.get("progress", ""))]
-    parts += [f"of {told['total']}"] if "total" in told else []
-    parts += [str(told["message"])] if "message" in told else []
-    tell(f"progress: {safe(' '.join(parts))}")
+class _Progress:
+    """The newest progress of a call, in one line of the terminal; nothing elsewhere."""
+
+    def __init__(self, terms: Manners) -> None:
+        self._is_shown = sys.stderr.isatty() and not terms.quiet
+        self._is_dumb = os.environ.get("TERM") == "dumb"
+        self._is_dirty = False
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_dirty:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def show(self, method: str, params: Any) -> None:
+        """Take a notification of the runtime."""
+        if method != "octave/progress" or not self._is_shown:
+            return
+        told = params.get("params") or {}
+        parts = [str(told.get("progress", ""))]
+        parts += [f"of {told['total']}"] if "total" in told else []
+        parts += [str(told["message"])] if "message" in told else []
+        text = f"progress: {_line(' '.join(parts))}"
+        if self._is_dumb:
+            tell(text)
+            return
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        sys.stderr.write(f"\r\x1b[K{text[: columns - 1]}")
+        sys.stderr.flush()
+        self._is_dirty = True
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        result = json.loads(raw)
+    except RecursionError as error:
+        raise OctaveError("the result is nested too deeply to be read") from error
+    return result if isinstance(result, dict) else {}
 
 
 def _show_result(result: dict[str, Any], save: Path | None) -> None:
     content = result.get("content")
     blocks = content if isinstance(content, list) else []
-    for number, block in enumerate(blocks, 1):
+    for block in blocks:
         if isinstance(block, dict):
-            _show_block(block, number, save)
+            _show_block(block, save)
     if not blocks and "structuredContent" in result:
         write_json(result["structuredContent"])
 
 
-def _show_block(block: dict[str, Any], number: int, save: Path | None) -> None:
+def _show_block(block: dict[str, Any], save: Path | None) -> None:
     kind = block.get("type")
+    resource = block.get("resource")
     if kind == "text":
-        write(safe(str(block.get("text", ""))))
+        write(safe(str(block.get("text", ""))).removesuffix("\n"))
     elif kind in {"image", "audio"}:
-        _show_media(block, number, save)
-    elif kind == "resource" and isinstance(block.get("resource"), dict):
-        resource = block["resource"]
-        write(safe(str(resource.get("text") or resource.get("uri"))))
+        _show_media(block, save)
+    elif kind == "resource" and isinstance(resource, dict):
+        write(safe(str(resource.get("text", resource.get("uri")))))
+    elif kind == "resource_link":
+        write(safe(str(block.get("uri"))))
     else:
-        write(safe(str(block.get("uri") or json.dumps(block, ensure_ascii=False))))
+        write(safe(json.dumps(block, ensure_ascii=False)))
 
 
-def _show_media(block: dict[str, Any], number: int, save: Path | None) -> None:
-    kind, media_type = block["type"], str(block.get("mimeType", ""))
+def _show_media(block: dict[str, Any], save: Path | None) -> None:
+    kind, media_type = str(block["type"]), str(block.get("mimeType", ""))
     try:
         data = base64.b64decode(str(block.get("data", "")))
     except binascii.Error:
-        tell(f"warning: {kind} {number} is not valid base64")
+        tell(f"warning: the {kind} is not valid base64")
         return
     if save is None:
-        write(safe(f"[{kind} {media_type}, {len(data)} bytes; `--save DIR` keeps it]"))
-        return
-    suffix = "".join(c for c in media_type.rpartition("/")[2] if c.isalnum()) or "bin"
+        write(_line(f"[{kind} {media_type}, {len(data)} bytes; `--save DIR` keeps it]"))
+    else:
+        write(str(_save(data, save, kind, media_type)))
+
+
+def _save(data: bytes, folder: Path, kind: str, media_type: str) -> Path:
+    """Write a new file, named after what it holds; those that are there stay as they are."""
+    subtype = media_type.rpartition("/")[2].partition("+")[0].removeprefix("x-")
+    suffix = "".join(c for c in subtype if c.isascii() and c.isalnum()) or "bin"
+    for number in itertools.count(1):
+        path = folder / f"{kind}-{number}.{suffix}"
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError
+
+
+def _make_folder(path: Path) -> None:
+    # Before the call: afterwards a result that cannot be kept would be lost.
     try:
-        save.mkdir(parents=True, exist_ok=True)
-        path = save / f"{kind}-{number}.{suffix}"
-        path.write_bytes(data)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot save to `{save}`: {error.strerror}") from error
-    write(str(path))
+        raise UsageError(f"cannot save to `{path}`: {error.strerror}", hint="--save DIR") from error
