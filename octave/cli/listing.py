@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from octave.cli import render
+from octave.cli.completion import registry_names
 from octave.cli.options import manners
 from octave.cli.output import safe, tell, write, write_json
 from octave.errors import RuntimeNotRunning, ServerNotFound
@@ -51,7 +52,8 @@ def list_servers(context: typer.Context) -> int:
 
 
 def info(
-    context: typer.Context, name: Annotated[str, typer.Argument(help="A registry name.")]
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=registry_names)],
 ) -> int:
     """Show everything the registry knows about a server."""
     terms = manners(context)

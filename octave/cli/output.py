@@ -65,8 +65,13 @@ def tell_error(error: OctaveError, *, as_json: bool) -> None:
     if as_json:
         tell(json_text({"error": error.as_json()}))
         return
-    tell(f"error: {safe(error.message)}")
+    tell(f"error: {_indented(error.message)}")
     for line in error.details.get("stderrTail") or []:
-        tell(f"  | {safe(str(line))}")
+        tell(f"  | {_indented(str(line))}")
     if error.hint:
-        tell(f"hint: {safe(error.hint)}")
+        tell(f"hint: {_indented(error.hint)}")
+
+
+def _indented(text: str) -> str:
+    # What a server wrote may be part of it, and must not look like a line of Octave's own.
+    return safe(text).replace("\n", "\n  ")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from octave.cli import render
+from octave.cli.completion import registry_names, server_names
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.errors import (
@@ -35,7 +36,9 @@ from octave.packages.uninstall import uninstall as remove
 from octave.packages.variables import Answers
 from octave.remote import Remote
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME[@RANGE]]...")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME[@RANGE]", autocompletion=registry_names)
+]
 
 
 def install(
@@ -99,7 +102,7 @@ def install(
 
 def uninstall(
     context: typer.Context,
-    names: Annotated[list[str], typer.Argument(metavar="NAME...")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", autocompletion=server_names)],
     *,
     purge: Annotated[bool, typer.Option("--purge", help="Its data, logs and secrets too.")] = False,
 ) -> int:

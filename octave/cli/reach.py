@@ -6,6 +6,7 @@ command. Everything that touches a server thus goes one way.
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -78,6 +79,8 @@ def _private(workspace: Workspace) -> Iterator[Runtime]:
                 # Else the end of the runtime waits for a call that nobody wants any more.
                 answer.cancel()
 
+    # What a runtime notes for its operator is not what the caller of one tool asked for.
+    logging.getLogger("octave").setLevel(logging.ERROR)
     with start_blocking_portal() as portal:
         runtime = portal.wrap_async_context_manager(private(workspace, os.environ))
         control = runtime.__enter__()

@@ -165,19 +165,29 @@ def _kept_tools(workspace: Workspace, server: str) -> list[dict[str, Any]]:
     ]
 
 
-def _definition(runtime: Runtime, server: str, tool: str, timeout_s: float) -> dict[str, Any]:
-    """Return the definition of the tool that the person means; starts the server if need be."""
+def _offered(
+    runtime: Runtime, server: str, timeout_s: float, *, fresh: bool
+) -> list[dict[str, Any]]:
+    asked = {"server": server, "fresh": fresh}
     try:
-        raw = runtime.request_raw("octave/tools", {"server": server}, timeout_s=timeout_s)
+        raw = runtime.request_raw("octave/tools", asked, timeout_s=timeout_s)
     except CallTimedOut as error:
         raise CallTimedOut(
             f"`{server}` did not say within {timeout_s:g} s which tools it has",
             hint="allow more time with `--timeout`",
         ) from error
-    offered: list[dict[str, Any]] = json.loads(raw)
-    for definition in offered:
-        if tool in (definition.get("name"), definition.get("qualifiedName")):
-            return definition
+    found: list[dict[str, Any]] = json.loads(raw)
+    return found
+
+
+def _definition(runtime: Runtime, server: str, tool: str, timeout_s: float) -> dict[str, Any]:
+    """Return the definition of the tool that the person means; starts the server if need be."""
+    # What is known of a sleeping server may be old: a name that is not in it is worth a look.
+    for fresh in (False, True):
+        offered = _offered(runtime, server, timeout_s, fresh=fresh)
+        for definition in offered:
+            if tool in (definition.get("name"), definition.get("qualifiedName")):
+                return definition
     names = [str(definition.get("name")) for definition in offered]
     raise ToolNotFound(
         f"`{server}` has no tool `{tool}`",

@@ -108,7 +108,13 @@ class Router:
         if servers is not None and len(servers) == 1 and self.catalogue.get(servers[0]) is None:
             await self.catalogue.refresh(servers[0])
         known = await self.listings(Scope(None if servers is None else tuple(servers)))
-        return [(each.server, tool) for each in known for tool in each.offered.tools]
+        # An item that is no object has no name to be called by.
+        return [
+            (each.server, tool)
+            for each in known
+            for tool in each.offered.tools
+            if tool.startswith(b"{")
+        ]
 
     async def find_tool(self, name: str, server: str | None = None) -> tuple[str, str]:
         """Return the server and its own name of the tool that `name` means.

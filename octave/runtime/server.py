@@ -28,13 +28,18 @@ from octave.runtime.wire import Message, Path
 
 CALLS_AT_ONCE = 256
 """Calls one server may have waiting and in flight together; more are refused as busy."""
-PATIENCE_S = 5.0
-"""A call waits for the next attempt if it is this near, else it is told at once what is wrong."""
+PATIENCE_S = 1.5
+"""A call waits for the next attempt if it is this near, else it is told at once what is wrong. Two
+attempts are, so that whoever calls a server that cannot start knows within 3 s."""
 DRAIN_S = 5.0
 """How long an ordered stop waits for calls in flight."""
 REQUEST_TIMEOUT_S = 30.0
 """For the runtime's own questions, which servers answer from memory."""
 _log = logging.getLogger(__name__)
+
+
+_LIVE = frozenset({"starting", "ready", "stopping"})
+"""States with a process, or with one on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +234,8 @@ class Server:
         self._waiting += 1
         try:
             while True:
-                self._apply(lifecycle.Called())
+                if not self._is_closing:
+                    self._apply(lifecycle.Called())
                 connection = self._connection
                 if connection is not None and not connection.closed.is_set():
                     return connection
@@ -265,7 +271,8 @@ class Server:
     async def close(self) -> None:
         """Stop it for good and end `run`."""
         self._is_closing = True
-        self._apply(lifecycle.StopAsked())
+        if self._course.kind in _LIVE:
+            self._apply(lifecycle.StopAsked())
         self._course.announce()
         await self._closed.wait()
 
@@ -303,7 +310,7 @@ class Server:
     async def run(self) -> None:
         """Own the process and the connection, until `close`; when cancelled, stop them at once."""
         try:
-            while not (self._is_closing and self._course.kind == "stopped"):
+            while not self._is_closing or self._course.kind in _LIVE:
                 match self._course.kind:
                     case "starting":
                         await self._live()

@@ -103,13 +103,18 @@ class Control:
             self._router.audience.servers_changed()
         return touched
 
-    async def tools(self, server: str | None = None) -> bytes:
+    async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:
         """Return a raw JSON array of ``{"server", "qualifiedName", ...the definition}``.
+
+        With `fresh` the `server` is asked now, whatever is known of it.
 
         Raises:
             ServerNotFound: `server` does not exist.
             OctaveError: `server` cannot be started.
         """
+        if fresh and server is not None:
+            self._router.server(server)
+            await self._router.catalogue.refresh(server)
         found = await self._router.merged_tools(None if server is None else [server])
         return _array(
             _with_members(

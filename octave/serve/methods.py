@@ -31,6 +31,7 @@ class _Names(msgspec.Struct):
 
 class _Server(msgspec.Struct):
     server: str | None = None
+    fresh: bool = False
 
 
 class _Call(msgspec.Struct, kw_only=True, rename="camel"):
@@ -88,7 +89,8 @@ async def _reload(control: Control, _params: bytes, _: OnProgress) -> bytes:
 
 
 async def _tools(control: Control, params: bytes, _: OnProgress) -> bytes:
-    return await control.tools(read_params(params, _Server).server)
+    wanted = read_params(params, _Server)
+    return await control.tools(wanted.server, fresh=wanted.fresh)
 
 
 async def _call(control: Control, params: bytes, on_progress: OnProgress) -> bytes:

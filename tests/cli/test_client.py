@@ -219,7 +219,8 @@ def test_a_file_that_does_not_parse_is_left_alone_and_told_with_what_to_write(us
     user.file.write_bytes(BROKEN)
     message = "`~/.claude.json` cannot be read: line 4, column 5: expected `,` or `}`"
     hint = f"repair it, then try again, or write this into it yourself:\n{whole(entry())}"
-    assert user("add", "claude") == (1, "", f"error: {message}\nhint: {hint}\n")
+    told = hint.replace("\n", "\n  ")
+    assert user("add", "claude") == (1, "", f"error: {message}\nhint: {told}\n")
     error = user.error("add", "claude", "--json")
     assert (error["code"], error["message"], error["hint"]) == ("failed", message, hint)
     assert (error["details"]["line"], error["details"]["column"]) == (4, 5)
