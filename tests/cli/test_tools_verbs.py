@@ -42,6 +42,29 @@ def test_a_call_without_a_runtime_prints_the_text_and_leaves_nothing_behind(desk
     assert (desk.home / "logs" / "good.log").exists()
 
 
+def test_a_tool_that_came_later_is_found_although_the_catalogue_is_older(desk: Desk) -> None:
+    program = desk.root / "growing.py"
+    lines = [
+        "import pathlib, sys",
+        f"sys.path.insert(0, {str(SERVERS)!r})",
+        "from _base import Server, text, tool",
+        "class S(Server):",
+        "    def tools(self):",
+        f"        return [tool(n) for n in pathlib.Path({str(desk.root / 'names')!r})"
+        ".read_text().split()]",
+        "    def call(self, name, args, msg):",
+        "        return text(name)",
+        "S().run()",
+    ]
+    program.write_text("\n".join(lines), encoding="utf-8")
+    desk.server("growing", program)
+    (desk.root / "names").write_text("old", encoding="utf-8")
+    assert desk.octave("call", "growing", "old").told == (0, "old\n", "")
+    (desk.root / "names").write_text("old new", encoding="utf-8")
+    assert desk.octave("call", "growing", "new").told == (0, "new\n", "")
+    assert desk.octave("call", "growing", "none").code == 4
+
+
 def test_a_call_through_a_running_runtime_gives_the_same_and_keeps_the_server(desk: Desk) -> None:
     desk.server("good")
     desk.octave("start")
