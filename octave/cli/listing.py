@@ -1,19 +1,16 @@
-"""`list` and `info`: what is installed, and what the registry knows."""
+"""`list`: the servers of a workspace, running or not."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from octave.cli import render
-from octave.cli.completion import registry_names
 from octave.cli.options import manners
-from octave.cli.output import safe, tell, write, write_json
-from octave.errors import RuntimeNotRunning, ServerNotFound
+from octave.cli.output import tell, write_json
+from octave.errors import RuntimeNotRunning
 from octave.home import Workspace
-from octave.packages import info as facts
 from octave.packages import manifest, store, workspaces
 from octave.packages.manifest import ServerEntry
-from octave.packages.registry import Registry, bundled_folder
 from octave.remote import Remote
 
 
@@ -51,50 +48,6 @@ def list_servers(context: typer.Context) -> int:
     return 0
 
 
-def info(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=registry_names)],
-) -> int:
-    """Show everything the registry knows about a server."""
-    terms = manners(context)
-    workspace = terms.workspace()
-    known = _described(name)
-    server = manifest.load(workspace.manifest).servers.get(name)
-    folder = workspaces.installed(workspace).get(name)
-    record = store.find(workspace.home, name, folder) if folder else None
-    if known is None and server is None:
-        Registry(bundled_folder()).get(name)
-    found: dict[str, Any] = {
-        **(known or {"name": name}),
-        "installed": None
-        if record is None
-        else {
-            "package": f"{record.kind}:{record.package}",
-            "version": record.version,
-            "integrity": record.integrity,
-            "checked": record.checked,
-            "tools": record.tools,
-        },
-    }
-    if terms.as_json:
-        write_json(found)
-    else:
-        _tell(found, 0)
-    return 0
-
-
-def _described(name: str) -> dict[str, Any] | None:
-    registry = Registry(bundled_folder())
-    try:
-        if ":" in name:
-            kind, _, package = name.partition(":")
-            entry = registry.find_package(kind, package)
-            return facts.describe(entry) if entry else None
-        return facts.describe(registry.get(name))
-    except ServerNotFound:
-        return None
-
-
 def _alive(workspace: Workspace) -> dict[str, dict[str, Any]]:
     try:
         with Remote.connect(workspace) as remote:
@@ -123,23 +76,3 @@ def _row(
         "memoryBytes": alive.get("memoryBytes"),
         "restarts": alive.get("restarts", 0),
     }
-
-
-def _tell(value: Any, depth: int) -> None:
-    """Write nested facts as indented lines; what is empty is left out."""
-    indent = "  " * depth
-    for key, item in value.items():
-        if item in (None, "", [], {}):
-            continue
-        if isinstance(item, dict):
-            write(f"{indent}{key}:")
-            _tell(item, depth + 1)
-        elif isinstance(item, list) and any(isinstance(part, dict) for part in item):
-            write(f"{indent}{key}:")
-            for part in item:
-                write(f"{indent}  -")
-                _tell(part, depth + 2)
-        elif isinstance(item, list):
-            write(f"{indent}{key}: {safe(', '.join(map(str, item)))}")
-        else:
-            write(f"{indent}{key}: {safe(str(item))}")

@@ -32,7 +32,7 @@ VERBS: Mapping[str, str] = {
     "install": "packages:install",
     "uninstall": "packages:uninstall",
     "list": "listing:list_servers",
-    "info": "listing:info",
+    "info": "info:info",
     "lock": "packages:lock",
     "trust": "packages:trust",
     "serve": "serve:serve",

@@ -84,7 +84,17 @@ def test_info_tells_what_the_registry_knows_and_what_is_installed(world: World) 
     assert (found["installed"]["version"], found["installed"]["checked"]) == ("1.0", True)
     shown = world.octave("info", "time")
     assert (shown.code, shown.stderr) == (0, "")
-    assert "pypi:mcp-server-time" in shown.stdout
+    assert "installed: pypi:mcp-server-time 1.0" in shown.stdout
+    assert "  runs: " in shown.stdout
+
+
+def test_info_is_a_page_for_a_person(world: World) -> None:
+    shown = world.octave("info", "github").stdout
+    assert shown.startswith("github: GitHub\nRepositories, issues")
+    assert "not installed; install it with `octave install github -e" in shown
+    assert "npm:@modelcontextprotocol/server-github 2025.4.8 (archived)\n" in shown
+    assert "  GITHUB_PERSONAL_ACCESS_TOKEN (required, secret): Personal access token\n" in shown
+    assert "oci:github/github-mcp-server (cannot be installed by this version)\n" in shown
 
 
 def test_info_of_a_package_by_its_own_name_is_the_same(world: World) -> None:

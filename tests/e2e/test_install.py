@@ -46,6 +46,16 @@ def test_a_secret_that_is_missing_leaves_the_server_installed_and_unchecked(
             assert b"ghp_not_a_token" not in path.read_bytes(), path
 
 
+def test_memory_keeps_its_graph_in_its_data_folder_and_not_in_its_package(octave: Octave) -> None:
+    octave("install", "memory")
+    entity = '[{"name": "octave", "entityType": "project", "observations": ["eight arms"]}]'
+    octave("call", "memory", "create_entities", f"entities:={entity}")
+    assert "eight arms" in (octave.home / "data" / "memory" / "memory.jsonl").read_text()
+    assert "octave" in octave("call", "memory", "search_nodes", "query=arms").stdout
+    octave("uninstall", "memory")
+    assert (octave.home / "data" / "memory" / "memory.jsonl").exists()
+
+
 def test_four_installs_of_one_server_at_once(octave: Octave) -> None:
     processes = [octave.start("install", "time", "--json") for _ in range(4)]
     ended = [process.communicate(timeout=300) for process in processes]

@@ -1,0 +1,141 @@
+"""`info`: what the registry knows about a server, and what of it is installed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from octave.cli import render
+from octave.cli.completion import registry_names
+from octave.cli.options import manners
+from octave.cli.output import safe, write, write_json
+from octave.errors import ServerNotFound
+from octave.home import Workspace
+from octave.packages import info as facts
+from octave.packages import manifest, store, workspaces
+from octave.packages.registry import Registry, bundled_folder
+
+
+def info(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=registry_names)],
+) -> int:
+    """Show everything the registry knows about a server."""
+    terms = manners(context)
+    workspace = terms.workspace()
+    known = _described(name)
+    if known is None and name not in manifest.load(workspace.manifest).servers:
+        Registry(bundled_folder()).get(name)
+    found = {**(known or {"name": name}), "installed": _installed(workspace, name)}
+    if terms.as_json:
+        write_json(found)
+    else:
+        for line in page(found):
+            write(safe(line))
+    return 0
+
+
+def page(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of what `info --json` says, for a person."""
+    title = found.get("title")
+    yield f"{found['name']}: {title}" if title else str(found["name"])
+    for line in (found.get("description"), *(f"note: {note}" for note in found.get("notes", ()))):
+        if line:
+            yield line
+    yield ""
+    yield from _installed_lines(found)
+    for package in found.get("packages", ()):
+        yield ""
+        yield from _package_lines(package, found.get("notes", ()))
+    for remote in found.get("remotes", ()):
+        yield ""
+        yield f"remote {remote['url']} ({remote['transport']})"
+    facts_lines = [
+        f"{key}: {', '.join(value) if isinstance(value, list) else value}"
+        for key in ("license", "categories", "repository", "website")
+        if (value := found.get(key))
+    ]
+    if facts_lines:
+        yield ""
+        yield from facts_lines
+
+
+def _installed_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    installed = found["installed"]
+    if installed is None:
+        if found.get("install"):
+            yield f"not installed; install it with `{found['install']}`"
+        return
+    state = f"{installed['tools']} tools" if installed["checked"] else "never started"
+    yield f"installed: {installed['package']} {installed['version']}, {state}"
+    yield f"  runs: {' '.join(installed['command'])}"
+
+
+def _package_lines(package: Mapping[str, Any], told: Sequence[str]) -> Iterator[str]:
+    words = [f"{package['kind']}:{package['package']}", package["version"] or ""]
+    words += ["(archived)"] if package["archived"] else []
+    words += [] if package["installable"] else ["(cannot be installed by this version)"]
+    yield " ".join(filter(None, words))
+    yield from (f"  note: {note}" for note in package["notes"] if note not in told)
+    if package["command"]:
+        yield f"  command: {package['command']}"
+    for key in ("environment", "arguments"):
+        # Values the author fixed stand in the command already.
+        yield from _input_lines([each for each in package[key] if each.get("value") is None])
+    for group in package["environmentOneOf"]:
+        yield f"  enough: {' with '.join(group)}"
+    needs = [*(f"{name} {version}" for name, version in package["requires"].items())]
+    needs += [package["needsAtStart"]] if package["needsAtStart"] else []
+    needs += ["the network when it starts"] if package["network"] == "start" else []
+    needs += package["constraints"]
+    if needs:
+        yield f"  needs: {', '.join(needs)}"
+    if package["figures"]:
+        yield f"  tested: {_tested(package['figures'])}"
+
+
+def _input_lines(inputs: list[dict[str, Any]]) -> Iterator[str]:
+    for each in inputs:
+        marks = [mark for mark in ("required", "secret") if each[mark]]
+        marks += [f"default {each['default']}"] if each["default"] is not None else []
+        shown = each.get("usage") or each["name"]
+        marked = f" ({', '.join(marks)})" if marks else ""
+        yield f"  {shown}{marked}: {each['description']}".rstrip(": ")
+
+
+def _tested(figures: Mapping[str, Any]) -> str:
+    parts = [f"{figures['tools']} tools"] if figures["tools"] is not None else []
+    if figures["startSeconds"] is not None:
+        parts.append(f"starts in {figures['startSeconds']:.1f} s")
+    if figures["memoryBytes"] is not None:
+        parts.append(render.size(figures["memoryBytes"]))
+    parts += [f"protocol {figures['protocolVersion']}"] if figures["protocolVersion"] else []
+    return ", ".join(parts)
+
+
+def _described(name: str) -> dict[str, Any] | None:
+    registry = Registry(bundled_folder())
+    try:
+        if ":" in name:
+            kind, _, package = name.partition(":")
+            entry = registry.find_package(kind, package)
+            return facts.describe(entry) if entry else None
+        return facts.describe(registry.get(name))
+    except ServerNotFound:
+        return None
+
+
+def _installed(workspace: Workspace, name: str) -> dict[str, Any] | None:
+    folder = workspaces.installed(workspace).get(name)
+    record = store.find(workspace.home, name, folder) if folder else None
+    if record is None or folder is None:
+        return None
+    place = workspace.home.servers / name / folder
+    return {
+        "package": f"{record.kind}:{record.package}",
+        "version": record.version,
+        "integrity": record.integrity,
+        "checked": record.checked,
+        "tools": record.tools,
+        "command": [*store.absolute(record.command, place, workspace.home), *record.args],
+    }
