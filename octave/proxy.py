@@ -1,15 +1,19 @@
 """`octave proxy`: standard input and output of an AI tool, joined to the runtime's socket.
 
-A byte pump that decodes nothing. An AI tool starts one for each of its windows and waits little,
-so it imports nothing but what the interpreter has at hand: `octave.home` alone would double its
-memory. Work that needs more, starting a runtime first, is done by a process of its own.
+A pump that decodes nothing. An AI tool starts one for each of its windows and waits little, so it
+imports nothing but what the interpreter has at hand: `octave.home` alone would double its memory.
+Work that needs more, starting a runtime first, is done by a process of its own. When the runtime
+ends the proxy finds or starts another, and the AI tool keeps its conversation: `proxy_ledger`.
 """
 
 import os
 import select
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from octave.proxy_ledger import Ledger
 
 USAGE = """Usage: octave proxy [OPTIONS] [NAME ...]
 
@@ -31,16 +35,37 @@ _BUFFER_LIMIT_BYTES = 2**20
 _WATCH_S = 2.0
 """How often to look, while nothing moves, whether the AI tool that started us still lives."""
 
+_START_S = 60.0
+"""`octave.background` gives up long before."""
+
 _DRAIN_S = 5.0
 """After the end of input and this long without an answer nobody waits for one any more."""
 
 _ANSWER_S = 10.0
 """A runtime answers the first line within milliseconds; one that hangs never does."""
 
-_DONE = 0
-_FAILED = 1
-_USAGE = 2
-_INTERRUPTED = 130
+_FIRST_DELAY_S, _LAST_DELAY_S = 0.1, 2.0
+"""Between two attempts to reach a runtime again; doubled each time."""
+
+_GRACE_S = 0.5
+"""Whoever else looks after the runtime (a service, a person) has that long to bring it back."""
+
+GIVE_UP_S = 30.0
+"""Without a runtime that stays for so long, the AI tool has to be told."""
+
+_HEALTHY_S = 10.0
+"""A runtime that lived that long ends the trouble before it."""
+
+_DONE, _FAILED, _USAGE, _LOCKED, _INTERRUPTED = 0, 1, 2, 9, 130
+_SIGTERM = 15
+"""signal(7); the module `signal` costs a quarter of our start."""
+
+Source = int | socket.socket
+Wait = Callable[[Source, float], None]
+"""Returns when there is something to read; `TimeoutError` after that many seconds."""
+
+Joined = tuple[socket.socket, bytes]
+"""A connection that let us in, and what came on it after the first line."""
 
 
 class Request:
@@ -61,24 +86,27 @@ def main(argv: Sequence[str]) -> int:
         os.write(1, USAGE.encode())
         return 0
     try:
-        request = _parse(argv)
-        link, received = _connect(request, os.environ)
-        with link:
-            return _Pump(link, received, request.client_pid).run()
+        return _Pump(_parse(argv)).run()
     except _Ended as end:
+        end.tell()
         return end.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
 class _Ended(Exception):
-    """The proxy cannot go on; whatever there is to say has been said."""
+    """The proxy does not go on; without a message there is nothing more to say."""
 
     def __init__(self, exit_code: int, message: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        if message:
-            lines = f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+        self.message = message
+        self.hint = hint
+
+    def tell(self) -> None:
+        """Write the message, if any, to standard error."""
+        if self.message:
+            lines = f"error: {self.message}\n" + (f"hint: {self.hint}\n" if self.hint else "")
             os.write(2, lines.encode(errors="replace"))
 
 
@@ -121,21 +149,20 @@ def _quote(text: str) -> str:
     return json.dumps(text)
 
 
-def _connect(request: Request, environ: Mapping[str, str]) -> tuple[socket.socket, bytes]:
-    """Return a connection that lets us in, and what came on it after the first line."""
-    hello = _hello(request)
+def _connect(path: str, manifest: str | None, hello: bytes, wait: Wait) -> Joined:
+    """Reach the runtime whose socket should be at `path`, or start one."""
     try:
-        return _greet(usual_socket(request.manifest, environ), hello)
+        return _greet(path, hello, wait)
     except OSError:
         # No runtime, one just ending, or its socket lies elsewhere because of a long path.
-        path = _find_or_start(request.manifest)
+        pass
     try:
-        return _greet(path, hello)
+        return _greet(_find_or_start(manifest, wait), hello, wait)
     except OSError as error:
         raise _Ended(_FAILED, f"cannot reach the runtime: {error}", "octave status") from error
 
 
-def _greet(path: str, hello: bytes) -> tuple[socket.socket, bytes]:
+def _greet(path: str, hello: bytes, wait: Wait) -> Joined:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     link.settimeout(_ANSWER_S)
     try:
@@ -143,16 +170,23 @@ def _greet(path: str, hello: bytes) -> tuple[socket.socket, bytes]:
         link.sendall(hello)
         received = bytearray()
         while b"\n" not in received:
+            wait(link, _ANSWER_S)
             piece = link.recv(_PIECE_BYTES)
             if not piece:
                 raise ConnectionResetError("it closed the connection")
             received += piece
+        line, _, rest = received.partition(b"\n")
+        _check_answer(bytes(line))
     except BaseException:
         link.close()
         raise
-    line, _, rest = received.partition(b"\n")
-    _check_answer(bytes(line))
+    link.settimeout(0)
     return link, bytes(rest)
+
+
+def _wait(source: Source, timeout_s: float) -> None:
+    if not select.select([source], [], [], timeout_s)[0]:
+        raise TimeoutError("timed out")
 
 
 def usual_socket(manifest: str | None, environ: Mapping[str, str]) -> str:
@@ -173,7 +207,7 @@ def usual_socket(manifest: str | None, environ: Mapping[str, str]) -> str:
     return state + "/run/octave.sock"
 
 
-def _find_or_start(manifest: str | None) -> str:
+def _find_or_start(manifest: str | None, wait: Wait) -> str:
     """Return the path of a socket that answers; `octave.background` does the work."""
     answer, far_end = os.pipe()
     words = (sys.executable, "-m", "octave.background", *([manifest] if manifest else []))
@@ -184,54 +218,77 @@ def _find_or_start(manifest: str | None) -> str:
     child = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
     os.close(far_end)
     with os.fdopen(answer, "rb") as pipe:
-        path = pipe.read()
-    exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        try:
+            wait(answer, _START_S)
+            path = pipe.read()
+        except BaseException:
+            os.kill(child, _SIGTERM)
+            raise
+        finally:
+            exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if exit_code:
         raise _Ended(exit_code if exit_code > 0 else _FAILED)
     return os.fsdecode(path)
 
 
 class _Pump:
-    """Moves bytes both ways; a full pipe one way never holds up the other.
+    """Moves lines both ways; a full pipe one way never holds up the other.
 
     Standard output stays blocking, because others may share it: at most PIPE_BUF bytes are
     written after `select` promised room for as many (pipe(7)).
     """
 
-    def __init__(self, link: socket.socket, received: bytes, client_pid: int) -> None:
-        self._link = link
-        self._link.settimeout(0)
-        self._to_runtime = bytearray()
-        self._to_client = bytearray(received)
-        self._takes_input = True
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._hello = _hello(request)
+        self._path = usual_socket(request.manifest, os.environ)
+        self._ledger = Ledger()
+        self._link: socket.socket | None = None
+        self._to_client = bytearray()
+        self._can_send = False
         self._is_client_done = False
-        self._client_pid = client_pid
+        self._joined_s = self._trouble_s = time.monotonic()
+        self._delay_s = _FIRST_DELAY_S
 
     def run(self) -> int:
-        """Pump until one side ends and return the exit code."""
+        """Pump until `_Ended`: by the client, or because there is no runtime any more."""
+        link = self._join(_connect(self._path, self._request.manifest, self._hello, _wait))
         while True:
             patience_s = _DRAIN_S if self._is_client_done else _WATCH_S
-            readable, writable, _ = select.select(*self._waiting_for(), [], patience_s)
-            if self._link in writable:
-                self._send()
-            if 0 in readable:
-                self._read()
-            if 1 in writable and not self._write():
-                return _DONE
-            if self._link in readable and not self._receive():
-                return self._finish()
-            is_quiet = not readable and not writable
-            if is_quiet and (self._is_client_done or os.getppid() != self._client_pid):
-                return _DONE
+            if self._turn(link, patience_s) and not self._receive(link):
+                self._lose(link)
+                link = self._rejoin()
 
-    def _waiting_for(self) -> tuple[list[int | socket.socket], list[int | socket.socket]]:
-        readers: list[int | socket.socket] = []
-        writers: list[int | socket.socket] = []
-        if self._takes_input and len(self._to_runtime) < _BUFFER_LIMIT_BYTES:
+    def _join(self, joined: Joined) -> socket.socket:
+        self._link, received = joined
+        self._can_send = True
+        self._joined_s = time.monotonic()
+        self._to_client += self._ledger.hear(received)
+        return self._link
+
+    def _turn(self, source: Source | None, patience_s: float) -> bool:
+        """Move what can be moved; return whether there is something to read at `source`."""
+        readable, writable, _ = select.select(*self._waiting_for(source), [], patience_s)
+        if self._link in writable:
+            self._send()
+        if 0 in readable:
+            self._read()
+        if 1 in writable:
+            self._write()
+        is_quiet = not readable and not writable
+        if is_quiet and (self._is_client_done or os.getppid() != self._request.client_pid):
+            raise _Ended(_DONE)
+        return source in readable
+
+    def _waiting_for(self, source: Source | None) -> tuple[list[Source], list[Source]]:
+        readers: list[Source] = []
+        writers: list[Source] = []
+        if not self._is_client_done and self._ledger.unsent_bytes < _BUFFER_LIMIT_BYTES:
             readers.append(0)
-        if len(self._to_client) < _BUFFER_LIMIT_BYTES:
-            readers.append(self._link)
-        if self._to_runtime:
+        is_behind = len(self._to_client) >= _BUFFER_LIMIT_BYTES
+        if source is not None and not (is_behind and source is self._link):
+            readers.append(source)
+        if self._link is not None and self._can_send and self._ledger.unsent_bytes:
             writers.append(self._link)
         if self._to_client:
             writers.append(1)
@@ -242,51 +299,91 @@ class _Pump:
             piece = os.read(0, _PIECE_BYTES)
         except OSError:
             piece = b""
-        if piece:
-            self._to_runtime += piece
-        else:
-            self._is_client_done = True
-            self._takes_input = False
+        self._ledger.say(piece)
+        self._is_client_done = not piece
+        if self._is_client_done and self._link is None:
+            raise _Ended(_DONE)
         self._send()
 
     def _send(self) -> None:
+        if self._link is None or not self._can_send:
+            return
         try:
-            if self._to_runtime:
-                del self._to_runtime[: self._link.send(self._to_runtime)]
-            if self._is_client_done and not self._to_runtime:
+            if self._ledger.unsent_bytes:
+                self._ledger.send(self._link.send)
+            if self._is_client_done and not self._ledger.unsent_bytes:
                 self._link.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             pass
         except OSError:
             # The runtime closed; what it still had to say is there to be received.
-            self._to_runtime.clear()
-            self._takes_input = False
+            self._can_send = False
 
-    def _receive(self) -> bool:
+    def _receive(self, link: socket.socket) -> bool:
         """Take what came from the runtime; False at its end."""
         try:
-            piece = self._link.recv(_PIECE_BYTES)
+            piece = link.recv(_PIECE_BYTES)
         except BlockingIOError:
             return True
         except ConnectionError:
             return False
-        self._to_client += piece
+        self._to_client += self._ledger.hear(piece)
         return bool(piece)
 
-    def _write(self) -> bool:
-        """Hand the client what its pipe takes without blocking; False when it is gone."""
+    def _write(self) -> None:
+        """Hand the client what its pipe takes without blocking."""
         try:
             del self._to_client[: os.write(1, self._to_client[: select.PIPE_BUF])]
         except OSError:
-            return False
-        return True
+            raise _Ended(_DONE) from None
 
-    def _finish(self) -> int:
-        while self._to_client and select.select([], [1], [], _DRAIN_S)[1] and self._write():
-            pass
+    def _lose(self, link: socket.socket) -> None:
+        link.close()
+        self._link = None
         if self._is_client_done:
-            return _DONE
-        raise _Ended(_FAILED, "the runtime ended", "start the AI tool's connection anew")
+            while self._to_client and select.select([], [1], [], _DRAIN_S)[1]:
+                self._write()
+            raise _Ended(_DONE)
+        self._to_client += self._ledger.lost()
+
+    def _rejoin(self) -> socket.socket:
+        """Return the connection to the next runtime, which then knows the client as it was."""
+        lost_s = time.monotonic()
+        if lost_s - self._joined_s >= _HEALTHY_S:
+            self._trouble_s, self._delay_s = lost_s, _FIRST_DELAY_S
+        while time.monotonic() < self._trouble_s + GIVE_UP_S:
+            self._pause(self._delay_s)
+            self._delay_s = min(self._delay_s * 2, _LAST_DELAY_S)
+            is_alone = time.monotonic() - lost_s > _GRACE_S
+            try:
+                link = self._join(self._reach(is_alone=is_alone))
+            except OSError:
+                continue
+            except _Ended as end:
+                if end.exit_code in {_FAILED, _LOCKED}:
+                    continue
+                raise
+            self._to_client += self._ledger.news()
+            return link
+        raise _Ended(_FAILED, "the runtime ended and did not come back", "octave status")
+
+    def _reach(self, *, is_alone: bool) -> Joined:
+        hello = self._hello + self._ledger.anew()
+        if is_alone:
+            return _connect(self._path, self._request.manifest, hello, self._attend)
+        return _greet(self._path, hello, self._attend)
+
+    def _attend(self, source: Source, timeout_s: float) -> None:
+        """Wait as `_wait` does, and look after the client meanwhile."""
+        deadline_s = min(time.monotonic() + timeout_s, self._trouble_s + GIVE_UP_S)
+        while not self._turn(source, min(_WATCH_S, max(0.0, deadline_s - time.monotonic()))):
+            if time.monotonic() >= deadline_s:
+                raise TimeoutError("timed out")
+
+    def _pause(self, delay_s: float) -> None:
+        deadline_s = time.monotonic() + delay_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            self._turn(None, left_s)
 
 
 def _check_answer(line: bytes) -> None:

@@ -19,6 +19,10 @@ from octave.home import Home, Workspace, find_workspace
 from octave.proxy import usual_socket
 
 CHECKOUT = Path(__file__).parent.parent
+INITIALIZE = b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}\n'
+INITIALIZED = b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+CAPABLE = b'{"jsonrpc":"2.0","id":0,"result":{"capabilities":{"tools":{}}}}\n'
+TOOLS_CHANGED = b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n'
 WELCOME = b'{"octave":{"version":1,"runtime":"9.9.9"}}\n'
 BOUND_S = 10.0
 
@@ -50,6 +54,10 @@ class StandIn:
         link, _ = self._listener.accept()
         with link:
             assert link.recv(1) == b""
+
+    def fileno(self) -> int:
+        """Readable when somebody wants to connect."""
+        return self._listener.fileno()
 
     def close(self) -> None:
         for each in (self._listener, *self._links):
@@ -126,6 +134,41 @@ def read_exactly(descriptor: int, size: int) -> bytes:
     return bytes(data)
 
 
+def say(child: "subprocess.Popen[bytes]", *lines: bytes) -> None:
+    stdin(child).write(b"".join(lines))
+    stdin(child).flush()
+
+
+def hear(child: "subprocess.Popen[bytes]", *lines: bytes) -> None:
+    """Assert that these lines come next on the child's stdout."""
+    expected = b"".join(lines)
+    assert read_exactly(stdout(child).fileno(), len(expected)) == expected
+
+
+def receive_exactly(link: socket.socket, *lines: bytes) -> None:
+    expected = b"".join(lines)
+    assert read_exactly(link.fileno(), len(expected)) == expected
+
+
+def request(identifier: bytes, method: bytes = b"tools/call") -> bytes:
+    return b'{"jsonrpc":"2.0","id":%b,"method":"%b","params":{"id":9}}\n' % (identifier, method)
+
+
+def shaken(
+    spawn: Spawn, runtime: StandIn, *words: str
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """Return a proxy whose client and runtime have shaken hands."""
+    child = spawn(*words)
+    link, _ = runtime.accept()
+    say(child, INITIALIZE)
+    receive_exactly(link, INITIALIZE)
+    link.sendall(CAPABLE)
+    hear(child, CAPABLE)
+    say(child, INITIALIZED)
+    receive_exactly(link, INITIALIZED)
+    return child, link
+
+
 def receive_all(link: socket.socket) -> bytes:
     data = bytearray()
     while piece := link.recv(65536):
@@ -140,7 +183,7 @@ def test_bytes_pass_both_ways_as_they_are_and_the_first_line_is_swallowed(
     link, hello = runtime.accept(WELCOME + b'{"early":1}\n')
     assert hello == {"version": 1, "proxy": {"clientPid": os.getpid()}}
     assert read_exactly(stdout(child).fileno(), 12) == b'{"early":1}\n'
-    odd = b"\x00\xff\r\n\n{ not json"
+    odd = b"\x00\xff\r\n\n{ not json\n"
     stdin(child).write(odd)
     stdin(child).flush()
     assert link.recv(100) == odd
@@ -179,7 +222,7 @@ def test_a_client_that_does_not_read_stops_only_the_direction_it_blocks(
 ) -> None:
     child = spawn()
     link, _ = runtime.accept()
-    answer = os.urandom(6 * 2**20)
+    answer = os.urandom(6 * 2**20) + b"\n"
     sender = threading.Thread(target=link.sendall, args=(answer,))
     sender.start()
     stdin(child).write(b"still heard\n")
@@ -201,16 +244,6 @@ def test_a_refusal_is_told_on_stderr_with_its_exit_code(spawn: Spawn, runtime: S
     out, err = child.communicate(timeout=BOUND_S)
     assert (child.returncode, out) == (4, b"")
     assert err == b"error: no server `githb`\nhint: did you mean?\n"
-
-
-def test_the_end_of_the_runtime_is_a_failure_that_says_so(spawn: Spawn, runtime: StandIn) -> None:
-    child = spawn()
-    link, _ = runtime.accept()
-    link.sendall(b"last words")
-    link.close()
-    assert child.wait(BOUND_S) == 1
-    assert stdout(child).read() == b"last words"
-    assert stderr(child).read().startswith(b"error: the runtime ended\nhint: ")
 
 
 def test_a_runtime_that_was_just_ending_is_replaced(spawn: Spawn, runtime: StandIn) -> None:
@@ -339,5 +372,174 @@ def test_the_proxy_loads_nothing_but_small_parts_of_the_standard_library() -> No
         [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name for name in loaded if name.startswith("octave")}
-    assert ours == {"octave", "octave.proxy"}
-    assert not {"json", "pathlib", "asyncio", "subprocess", "dataclasses", "typing"} & set(loaded)
+    assert ours == {"octave", "octave.proxy", "octave.proxy_ledger"}
+    heavy = {"json", "pathlib", "asyncio", "subprocess", "dataclasses", "typing", "signal"}
+    assert not heavy & set(loaded)
+
+
+def test_the_next_runtime_gets_the_handshake_and_its_answer_is_not_the_clients(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime, "github")
+    link.close()
+    link, hello = runtime.accept()
+    assert hello["proxy"] == {"servers": ["github"], "clientPid": os.getpid()}
+    receive_exactly(link, INITIALIZE, INITIALIZED)
+    hear(child, TOOLS_CHANGED)
+    link.sendall(CAPABLE)
+    say(child, request(b"1"))
+    receive_exactly(link, request(b"1"))
+    answer = b'{"id":1,"result":{"id":0}}\n'
+    link.sendall(answer)
+    hear(child, answer)
+
+
+def test_what_was_in_flight_is_answered_with_an_error_before_there_is_another_runtime(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    asked = [request(b"1"), request(b'"x\\"y"'), request(b"2")]
+    say(child, *asked)
+    receive_exactly(link, *asked)
+    answer = b'{"id":2,"result":{}}\n'
+    link.sendall(answer)
+    hear(child, answer)
+    link.close()
+    for expected in (1, 'x"y'):
+        line = stdout(child).readline()
+        error = json.loads(line)
+        assert error["id"] == expected
+        assert error["error"]["code"] == -32603
+        assert error["error"]["message"] == (
+            "the runtime ended before it answered; outcome unknown"
+        )
+        assert error["error"]["data"]["octave"]["code"] == "server_died"
+    link, _ = runtime.accept()
+    receive_exactly(link, INITIALIZE, INITIALIZED)
+    hear(child, TOOLS_CHANGED)
+
+
+def test_a_half_line_of_a_dying_runtime_never_reaches_the_client(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    link.sendall(b'{"whole":1}\n{"id":5,"resu')
+    hear(child, b'{"whole":1}\n')
+    link.close()
+    link, _ = runtime.accept()
+    hear(child, TOOLS_CHANGED)
+    link.sendall(b'{"whole":2}\n')
+    hear(child, b'{"whole":2}\n')
+
+
+def test_lines_that_come_while_there_is_no_runtime_are_for_the_next(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    lines = [request(b"%d" % number) for number in range(100)]
+    link.close()
+    say(child, *lines)
+    link, _ = runtime.accept()
+    receive_exactly(link, INITIALIZE, INITIALIZED, *lines)
+    hear(child, TOOLS_CHANGED)
+
+
+def test_a_long_line_that_left_in_part_is_sent_again_from_its_beginning(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    long = b'{"method":"tools/call","params":{"text":"%b"},"id":7}\n' % (b"x" * 16 * 2**20)
+    sender = threading.Thread(target=say, args=(child, long))
+    sender.start()
+    read_exactly(link.fileno(), 3 * 2**20)
+    link.close()
+    link, _ = runtime.accept()
+    receive_exactly(link, INITIALIZE, INITIALIZED, long)
+    sender.join(BOUND_S)
+    link.close()
+    hear(child, TOOLS_CHANGED)
+    assert json.loads(stdout(child).readline())["id"] == 7
+
+
+def test_a_handshake_in_flight_is_answered_by_the_next_runtime(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child = spawn()
+    link, _ = runtime.accept()
+    say(child, INITIALIZE)
+    receive_exactly(link, INITIALIZE)
+    link.close()
+    link, _ = runtime.accept()
+    receive_exactly(link, INITIALIZE)
+    link.sendall(CAPABLE)
+    hear(child, CAPABLE)
+
+
+def test_a_runtime_that_ends_again_before_the_handshake_is_done_changes_nothing(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    for _ in range(3):
+        link.close()
+        link, _hello = runtime.accept()
+        receive_exactly(link, INITIALIZE, INITIALIZED)
+        hear(child, TOOLS_CHANGED)
+    link.sendall(CAPABLE + request(b"0", b"sampling/createMessage"))
+    hear(child, request(b"0", b"sampling/createMessage"))
+
+
+def test_a_next_runtime_that_refuses_ends_the_proxy_with_its_code(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime, "github")
+    link.close()
+    error = {"code": "server_not_found", "message": "no server `github`", "hint": None}
+    runtime.accept(json.dumps({"octave": {"error": error}}).encode() + b"\n")
+    assert child.wait(BOUND_S) == 4
+    assert stderr(child).read() == b"error: no server `github`\n"
+
+
+def test_the_end_of_input_without_a_runtime_ends_the_proxy_at_once_and_quietly(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    # Nobody answers the greeting: the proxy waits in the middle of it.
+    link.close()
+    assert select.select([runtime], [], [], BOUND_S)[0]
+    say(child, request(b"1"))
+    stdin(child).close()
+    assert child.wait(BOUND_S / 2) == 0
+    assert stdout(child).read() == stderr(child).read() == b""
+
+
+def test_a_signal_without_a_runtime_ends_the_proxy_at_once_and_quietly(
+    spawn: Spawn, runtime: StandIn
+) -> None:
+    child, link = shaken(spawn, runtime)
+    link.close()
+    assert select.select([runtime], [], [], BOUND_S)[0]
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(BOUND_S / 2) == -15
+    assert stderr(child).read() == b""
+
+
+def test_without_a_runtime_that_stays_the_proxy_gives_up_and_says_so(
+    home: Home, runtime: StandIn
+) -> None:
+    program = (
+        "import sys; from octave import proxy; proxy.GIVE_UP_S = 0.5; sys.exit(proxy.main([]))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=CHECKOUT,
+        env={**os.environ, "OCTAVE_HOME": os.fspath(home.root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    runtime.accept()[0].close()
+    runtime.close()
+    Workspace.of_home(home).socket().unlink()
+    assert child.wait(BOUND_S) == 1
+    _, err = child.communicate()
+    assert err == b"error: the runtime ended and did not come back\nhint: octave status\n"
