@@ -24,6 +24,10 @@ from octave.home import Home, Workspace, find_workspace
 START_DEADLINE_S = 20.0
 """A runtime is up in about half a second; a machine busy with a login needs more."""
 
+RUN_MARK, PROCESS_MARK = "OCTAVE_RUN", "OCTAVE_PROCESS"
+"""Variables that tell whose a process is, see runtime/marker.py. A runtime that a server starts in
+the background belongs to everybody, and so to no other runtime."""
+
 _RIVAL_POLL_S = 0.05
 """How often a starter that lost the race looks for the winner's socket."""
 
@@ -96,7 +100,7 @@ def _spawn(
         return subprocess.Popen(  # noqa: TID251 - outlives us on purpose, nobody looks after it
             (sys.executable, "-m", "octave", *verb, *words),
             cwd="/",
-            env=dict(environ),
+            env={k: v for k, v in environ.items() if k not in (RUN_MARK, PROCESS_MARK)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -271,6 +271,8 @@ _STORAGE_HINTS = {
     errno.EFBIG: "a limit on the size of files is too small; raise it, then try again",
     errno.EIO: "the disk reports a fault; check it, or set OCTAVE_HOME to a folder elsewhere",
     errno.ENOTDIR: "a file is where a folder is needed; move it away, or set OCTAVE_HOME elsewhere",
+    errno.ENAMETOOLONG: "set OCTAVE_HOME to a folder with a shorter path",
+    errno.ELOOP: "a link leads to itself; remove it, or set OCTAVE_HOME elsewhere",
     errno.EDQUOT: "the disk quota is used up; free some space, then try again",
     errno.EROFS: "the file system is read-only; set OCTAVE_HOME to a folder that can be written",
     errno.EACCES: "check who owns the folder, or set OCTAVE_HOME to a folder of your own",

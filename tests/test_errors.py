@@ -49,7 +49,11 @@ def test_details_of_two_errors_are_not_shared():
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM]
+    "number",
+    [
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.ELOOP),
+    ],
 )
 def test_a_full_or_foreign_disk_is_a_storage_error_with_path_and_hint(number):
     found = errors.from_os_error(OSError(number, "no", "/a/file"))

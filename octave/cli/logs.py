@@ -17,7 +17,8 @@ from octave.cli.output import json_text, safe, write
 from octave.errors import ServerNotFound, UsageError, did_you_mean
 from octave.home import Workspace
 from octave.packages import manifest
-from octave.runtime.logs import POLL_S, Entry, follow, merge, read, stamp
+from octave.runtime.log_reader import POLL_S, Entry, follow, merge, read
+from octave.runtime.logs import stamp
 from octave.settings import parse_duration
 
 LINES = 100
@@ -66,12 +67,17 @@ def logs(
     if lines is None and start is None:
         lines = LINES
     form = _Form(terms.as_json, raw, times, len(paths) > 1)
-    now = stamp(time.time())
-    entries = _last(paths, lines, start, wanted)
+    # What matches may lie further back than the last lines.
+    per_file = lines if wanted is None else None
+
+    def choose(found: Iterable[Entry]) -> Iterable[Entry]:
+        found = _matching(found, wanted)
+        return found if lines is None else deque(found, maxlen=lines)
+
     if following:
-        # Read again from the first of them on, so that no line is lost in between.
-        first = next((entry.at for entry in entries if entry.at), now)
-        entries = _matching(follow(paths, None, first, _pause), wanted)
+        entries = _matching(follow(paths, per_file, start, choose=choose, pause=_pause), wanted)
+    else:
+        entries = iter(choose(merge(*(read(path, per_file, start) for path in paths))))
     for entry in entries:
         _show(entry, form)
     return 0
@@ -81,7 +87,7 @@ def _paths(workspace: Workspace, names: list[str]) -> list[Path]:
     known = manifest.load(workspace.manifest).servers
     for name in names:
         # The log of a server that was removed is still of interest.
-        there = manifest.is_server_name(name) and workspace.log(name).exists()
+        there = manifest.is_server_name(name) and any(workspace.logs.glob(f"{name}.log*"))
         if name not in known and not there:
             raise ServerNotFound(
                 f"there is no server `{name}`", hint=did_you_mean(name, known) or "octave list"
@@ -106,16 +112,6 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
         raise UsageError(
             f"`--grep {text}` is no regular expression: {error}", hint="octave logs --grep 'err.*'"
         ) from error
-
-
-def _last(
-    paths: list[Path], lines: int | None, start: str | None, wanted: re.Pattern[str] | None
-) -> Iterable[Entry]:
-    """Return the last entries of all logs that are wanted, by time; at most `lines`, None: all."""
-    # What matches may lie further back than the last lines.
-    per_file = lines if wanted is None else None
-    found = _matching(merge(*(read(path, per_file, start) for path in paths)), wanted)
-    return found if lines is None else deque(found, maxlen=lines)
 
 
 def _matching(entries: Iterable[Entry], wanted: re.Pattern[str] | None) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ import typer
 from octave import background
 from octave.cli.options import Manners, manners
 from octave.cli.output import json_text, safe, tell, write, write_json
-from octave.errors import Locked, OctaveError, from_os_error
+from octave.errors import OctaveError, from_os_error
 from octave.home import Workspace
 from octave.packages import manifest
 from octave.remote import Remote
@@ -57,12 +57,7 @@ def serve(
 
 def _detach(terms: Manners, workspace: Workspace, options: Options) -> int:
     if background.answers(workspace):
-        facts = workspace.runtime()
-        raise Locked(
-            f"a runtime for `{workspace.manifest}` runs already (pid {facts.get('pid')})",
-            hint="`octave status` shows it, `octave shutdown` stops it",
-            details=facts,
-        )
+        raise claim.taken(workspace)
     background.start(workspace, os.environ, _words(options))
     with Remote.connect(workspace) as remote:
         runtime = remote.request("octave/status")["runtime"]

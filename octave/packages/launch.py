@@ -4,7 +4,7 @@ The hand-over from packages to runtime. Frozen; values of secrets never appear i
 environment is a function that resolves the references anew at each start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,12 @@ class Policy:
     """Without progress; each progress message starts it anew."""
     call_timeout_max_s: float = 3600.0
     max_message_bytes: int = 16 * 2**20
+    health_interval_s: float = 30.0
+    """How often a ready server is looked at, and how long it may be silent before it is asked."""
+    memory_limit_bytes: int | None = None
+    """Of its whole process tree; past it, it gets a fresh process while it is not in use."""
+    replay: bool = False
+    """Repeat a call that a crash cut off when the tool says that it may be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +56,12 @@ class LaunchSpec:
     policy: Policy = Policy()
     problem: OctaveError | None = None
     """Why it cannot be started at all: nothing is installed for it. `argv` is then empty."""
+    secret_variables: frozenset[str] = frozenset()
+    """Names of variables whose values must not be shown anywhere."""
+    secret_arguments: frozenset[str] = field(default=frozenset(), repr=False)
+    """The elements of `argv` of which that is true."""
+
+    def secrets_of(self, environment: Mapping[str, str]) -> frozenset[str]:
+        """Return the values that must not be shown, those of the resolved `environment` too."""
+        values = {value for name, value in environment.items() if name in self.secret_variables}
+        return self.secret_arguments | values

@@ -77,6 +77,8 @@ class ServerEntry:
     """`runtime`: as the settings say; None: keep it running, the default with `auto_start`."""
     instance: Literal["auto", "shared", "session"] = "auto"
     memory_limit_bytes: int | None = None
+    replay: bool = False
+    """Repeat what a crash cut off, where the tool says it is read-only or idempotent."""
     tools_allow: tuple[str, ...] = ()
     tools_deny: tuple[str, ...] = ()
     enabled: bool = True
@@ -156,6 +158,7 @@ _SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "idle_timeout": ("idle_timeout_s", duration),
     "instance": ("instance", choice("auto", "shared", "session")),
     "memory_limit": ("memory_limit_bytes", size),
+    "replay": ("replay", boolean),
     "tools": ("tools", _tools),
     "enabled": ("enabled", boolean),
     "command": ("command", _command),

@@ -4,14 +4,16 @@ Reads no lockfile and resolves nothing: what is missing becomes a spec with a `p
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
-from octave.packages import manifest, store, workspaces
+from octave.packages import manifest, store, variables, workspaces
 from octave.packages.launch import LaunchSpec, Policy
-from octave.packages.manifest import Manifest, ServerEntry, Value
+from octave.packages.manifest import Manifest, Reference, ServerEntry, Value
+from octave.packages.registry import PackageChoice, Registry, bundled_folder
 from octave.packages.secrets import Secrets, resolve
 from octave.packages.store import Record
 
@@ -83,6 +85,8 @@ def spec_of_record(
         title=record.title or server.name,
         fingerprint=_fingerprint(server),
         policy=policy_of(wanted, server),
+        secret_variables=_secret_variables(server, _known(server, record)),
+        secret_arguments=_secret_arguments(server.args, resolver),
     )
 
 
@@ -102,6 +106,9 @@ def policy_of(wanted: Manifest, server: ServerEntry) -> Policy:
         call_timeout_s=settings.call_timeout_s,
         call_timeout_max_s=settings.call_timeout_max_s,
         max_message_bytes=settings.max_message_bytes,
+        health_interval_s=settings.health_interval_s,
+        memory_limit_bytes=server.memory_limit_bytes,
+        replay=server.replay,
     )
 
 
@@ -167,6 +174,8 @@ def _own_command(
         digest=_fingerprint(server),
         title=server.name,
         policy=policy_of(wanted, server),
+        secret_variables=_secret_variables(server, None),
+        secret_arguments=_secret_arguments((*(server.command or ()), *server.args), resolver),
     )
 
 
@@ -186,9 +195,38 @@ class _Resolver:
         return resolve(value, self._environ, self._secrets, self._base)
 
 
+def _secret_variables(server: ServerEntry, known: PackageChoice | None) -> frozenset[str]:
+    names = {name for name, value in server.env.items() if _is_kept(value)}
+    given = {*server.env, *server.pass_env}
+    return frozenset(names | {name for name in given if variables.is_secret(name, known)})
+
+
+def _secret_arguments(words: Iterable[Value], resolver: _Resolver) -> frozenset[str]:
+    return frozenset(resolver.value(word) for word in words if _is_kept(word))
+
+
+def _is_kept(value: Value) -> bool:
+    """Whether it lies in the secret store, or in a file of its own."""
+    return isinstance(value, Reference) and value.kind != "env"
+
+
+def _known(server: ServerEntry, record: Record) -> PackageChoice | None:
+    """Return what the registry's entry of the same name says about the package.
+
+    All other entries would have to be read to find one under another name; then names of variables
+    have to speak for themselves.
+    """
+    try:
+        entry = Registry(bundled_folder()).get(server.name)
+    except OctaveError:
+        return None
+    return entry.package(record.kind, record.package)
+
+
 def _cwd(workspace: Workspace, server: ServerEntry) -> Path:
     if server.cwd is not None:
-        return workspace.manifest.parent / Path(server.cwd).expanduser()
+        folder = os.path.expanduser(server.cwd)  # noqa: PTH111 - an unknown ~user stays as it is
+        return workspace.manifest.parent / folder
     return private_folder(workspace.data(server.name))
 
 
@@ -208,9 +246,10 @@ def _environment(
         found |= {name: resolver.value(value) for name, value in server.env.items()}
         missing = missing_variables(record, found) if record is not None else []
         if missing:
+            first = [word for each in missing for word in each.partition(" or ")[0].split(" with ")]
             raise StartFailed(
                 f"`{server.name}` needs {', '.join(f'`{name}`' for name in missing)}",
-                hint=f"octave install {server.name} -e {missing[0].split()[0]}",
+                hint=f"octave install {server.name} -e {' -e '.join(first)}",
                 details={"missing": missing},
             )
         return found

@@ -19,6 +19,7 @@ from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied, Sta
 from octave.packages.launch import LaunchSpec
 from octave.runtime import process, wire
 from octave.runtime.command import Command
+from octave.runtime.masking import Mask
 from octave.runtime.wire import Message
 
 PROTOCOL_VERSION = "2025-11-25"
@@ -47,7 +48,7 @@ class Callbacks:
     on_noise: Callable[[bytes], None] = _ignore
     """A line on stdout that is no message; of a too long one the head."""
     on_stderr: Callable[[bytes], None] = _ignore
-    """Bytes as they came, not cut into lines."""
+    """Bytes as they came but for the values of secrets, not cut into lines."""
 
 
 @dataclass(slots=True)
@@ -69,8 +70,9 @@ class Connection:
 
     def __init__(self, spec: LaunchSpec, callbacks: Callbacks) -> None:
         command = Command(spec.name, spec.argv, spec.cwd, spec.environment())
-        ears = process.Callbacks(self._on_stdout, callbacks.on_stderr, self._end)
-        self._process = process.Process(command, ears)
+        self._mask = Mask(spec.secrets_of(command.environ))
+        ears = process.Callbacks(self._on_stdout, self._on_stderr, self._end)
+        self._process = process.Process(command, ears, self._mask)
         self.name = spec.name
         self.initialize_result = b""
         """The `result` of `initialize` as the server wrote it."""
@@ -85,6 +87,9 @@ class Connection:
         self._limit_bytes = spec.policy.max_message_bytes
         self._framer = wire.Framer(self._limit_bytes)
         self._loop = asyncio.get_running_loop()
+        self.last_heard_s = self._loop.time()
+        """When its last byte arrived, on stdout or stderr; the event loop's clock."""
+        self._abandoned: str | None = None
         self._pending: dict[bytes, _Call] = {}
         self._last_id = 0
 
@@ -111,6 +116,8 @@ class Connection:
     @property
     def how_it_ended(self) -> str:
         """What became of it, as the words that follow its name."""
+        if self._abandoned is not None:
+            return self._abandoned
         status = self.exit_status
         if status is not None:
             return f"ended with {status}" if status.signal is None else f"was {status}"
@@ -121,7 +128,8 @@ class Connection:
         status = self.exit_status
         permanent = status is not None and status.code in PERMANENT_EXIT_CODES
         details = self._circumstances() | {"phase": phase, "permanent": permanent}
-        return StartFailed(f"`{self.name}` {reason}", details=details)
+        # A server's own words may be among the reasons.
+        return StartFailed(self._mask.text(f"`{self.name}` {reason}"), details=details)
 
     async def request(self, method: str, params: bytes | None, timeout_s: float) -> Message:
         """Ask a question of Octave's own and return the answer, error answers included.
@@ -169,6 +177,15 @@ class Connection:
         with contextlib.suppress(ServerBusy, BrokenPipeError):
             self._process.write(line)
 
+    def abandon(self, reason: str) -> None:
+        """Expect nothing more of a process that lives; `reason` is what `how_it_ended` then says.
+
+        Whoever waits for an answer is told as if it had died.
+        """
+        if not self.closed.is_set():
+            self._abandoned = reason
+            self._end()
+
     # Asking.
 
     def _next_id(self) -> bytes:
@@ -214,7 +231,12 @@ class Connection:
 
     # Hearing.
 
+    def _on_stderr(self, data: bytes) -> None:
+        self.last_heard_s = self._loop.time()
+        self._callbacks.on_stderr(data)
+
     def _on_stdout(self, data: bytes) -> None:
+        self.last_heard_s = self._loop.time()
         for line in self._framer.feed(data):
             if isinstance(line, wire.Oversize):
                 self._too_large(line)
@@ -289,7 +311,7 @@ class Connection:
 
     def _failed(self, head: bytes, text: str, hint: str, noise: bytes | None = None) -> None:
         self.noise += 1
-        self._callbacks.on_noise(head if noise is None else noise)
+        self._callbacks.on_noise(self._mask.whole(head if noise is None else noise))
         call = self._pending.get(wire.scan_id(head) or b"")
         if call is not None and not call.answer.done():
             call.answer.set_exception(OctaveError(text, hint))

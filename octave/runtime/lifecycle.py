@@ -111,6 +111,11 @@ class Died:
 
 
 @dataclass(frozen=True, slots=True)
+class Outgrown:
+    """A ready server that nobody uses takes more memory than it may."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """An ordered stop is over, whatever the exit code."""
 
@@ -133,6 +138,7 @@ Event = (
     | Handshook
     | StartFailed
     | Died
+    | Outgrown
     | Stopped
     | Tick
 )
@@ -150,6 +156,10 @@ def decide(state: State, event: Event, now_s: float, policy: Policy) -> Decision
             return _after_failure(state, event, now_s, policy, permanent=event.permanent)
         case Died() if state.kind == "ready":
             return _after_death(state, event, now_s, policy)
+        case Outgrown() if state.kind == "ready":
+            # One that lives by calls starts with the next.
+            is_kept_up = policy.auto_start and policy.auto_restart
+            return _stop(state, "starting" if is_kept_up else "idle", now_s)
         case Stopped() if state.kind == "stopping":
             return _after_stop(state, now_s)
         case Tick():

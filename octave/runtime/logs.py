@@ -1,21 +1,20 @@
-"""A server's log file: the runtime's side appends to it, `octave logs` reads it.
+"""A server's log file: the runtime's side appends to it; `log_reader` has the other side.
 
 One line per line: RFC 3339 time in UTC with milliseconds, the stream (`err`, `out` for what does
 not belong on stdout, `octave` for the runtime's own events), then the bytes as they came. Writing
-never raises: what the disk does not take is counted. Reading needs no runtime.
+never raises: what the disk does not take is counted. A full file is rotated and packed.
 """
 
 import asyncio
-import contextlib
-import heapq
 import os
-import re
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
+
+from octave.runtime import log_files
 
 Stream = Literal["err", "out", "octave"]
 
@@ -28,11 +27,12 @@ FLUSH_BYTES = 64 * 1024
 NOISE_LINES = 100
 NOISE_WINDOW_S = 10.0
 """So many lines of noise are kept in such a time: enough to see what it is."""
-POLL_S = 0.2
-_BLOCK_BYTES = 64 * 1024
-"""How far a reader steps back at once when it looks for the last lines."""
-
-_LINE = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z) (err|out|octave) (.*)", re.DOTALL)
+ROTATE_BYTES = 100 * 10**6
+KEEP = 5
+PACK_RETRY_S = 60.0
+"""After rotating or packing failed (full disk, another process): either may read 100 MB in vain."""
+_LINES_AT_ONCE = 1000
+"""Joined at once: an endless stream of empty lines would grow thirtyfold."""
 
 
 def stamp(at_s: float) -> str:
@@ -48,10 +48,18 @@ class ServerLog:
 
     At most `FLUSH_BYTES` and one partial line per stream wait in memory. Lines that cannot be
     written (full disk, missing folder) are dropped and counted, and the file says so once it
-    takes lines again.
+    takes lines again. At `rotate_bytes` a new file is begun and the old one packed in a thread,
+    `keep` of them; while the one before is being packed, it may grow longer.
     """
 
-    def __init__(self, path: Path, wall_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: Path,
+        wall_s: Callable[[], float] = time.time,
+        *,
+        rotate_bytes: int = ROTATE_BYTES,
+        keep: int = KEEP,
+    ) -> None:
         self.path = path
         self.dropped = 0
         """Lines lost so far."""
@@ -66,6 +74,16 @@ class ServerLog:
         self._unsaid = 0
         self._is_torn = False
         self._noise_window = (0.0, 0)
+        self._rotate_bytes = rotate_bytes
+        self._keep = keep
+        self._packing: asyncio.Future[bool] | None = None
+        self._is_closed = threading.Event()
+        self._retry_at_s = 0.0
+
+    @property
+    def is_packing(self) -> bool:
+        """Whether an old file is being packed."""
+        return self._packing is not None
 
     def feed(self, stream: Stream, chunk: bytes) -> None:
         """Append bytes of a stream; only whole lines, or 64 KiB of one, go on to the file."""
@@ -107,11 +125,13 @@ class ServerLog:
         self.flush()
 
     def close(self) -> None:
-        """Write everything and close the file; `feed` opens it again."""
+        """Write everything and close the file; `feed` opens it again.
+
+        What is being packed then is left for the next time the file is opened.
+        """
         self.end_lines()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._close_file()
+        self._is_closed.set()
 
     def flush(self) -> None:
         """Write the whole lines that wait."""
@@ -122,12 +142,14 @@ class ServerLog:
         self._waiting, self._waiting_bytes = [], 0
         if not content:
             return
-        unwritten = self._write(self._remark() + content)
+        head = self._head() if self._is_open() else b""
+        unwritten = self._write(head + content)
         if len(unwritten) <= len(content):
             self._unsaid = 0
         lost = unwritten[-len(content) :].count(b"\n")
         self.dropped += lost
         self._unsaid += lost
+        self._rotate_when_full()
 
     def _split_partial(self, stream: Stream) -> None:
         partial = self._partial.get(stream)
@@ -135,203 +157,108 @@ class ServerLog:
             self._add(stream, [bytes(partial[:LINE_LIMIT_BYTES])])
             del partial[:LINE_LIMIT_BYTES]
 
-    def _add(self, stream: Stream, lines: Iterable[bytes]) -> None:
+    def _add(self, stream: Stream, lines: Sequence[bytes]) -> None:
+        if max(map(len, lines)) > LINE_LIMIT_BYTES:
+            lines = [piece for line in lines for piece in _pieces(line)]
         prefix = f"{stamp(self._wall_s())} {stream} ".encode()
-        for line in lines:
-            for start in range(0, len(line) or 1, LINE_LIMIT_BYTES):
-                whole = prefix + line[start : start + LINE_LIMIT_BYTES] + b"\n"
-                self._waiting.append(whole)
-                self._waiting_bytes += len(whole)
-                if self._waiting_bytes >= FLUSH_BYTES:
-                    self.flush()
+        between = b"\n" + prefix
+        for start in range(0, len(lines), _LINES_AT_ONCE):
+            whole = prefix + between.join(lines[start : start + _LINES_AT_ONCE]) + b"\n"
+            self._waiting.append(whole)
+            self._waiting_bytes += len(whole)
+            if self._waiting_bytes >= FLUSH_BYTES:
+                self.flush()
         if self._waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
 
-    def _remark(self) -> bytes:
+    # The file.
+
+    def _head(self) -> bytes:
+        """Return what must be written before anything else."""
+        lead = b"\n" if self._is_torn else b""
         if not self._unsaid:
-            return b""
-        # The last write may have ended in the middle of a line.
-        lead = "\n" if self._is_torn else ""
-        text = f"{lead}{stamp(self._wall_s())} octave {self._unsaid} lines could not be written\n"
-        return text.encode()
+            return lead
+        text = f"{stamp(self._wall_s())} octave {self._unsaid} lines could not be written\n"
+        return lead + text.encode()
 
     def _write(self, content: bytes) -> bytes:
         """Return what could not be written."""
+        if self._file is None:
+            return content
         written = 0
         try:
-            if self._file is None:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-                self._file = os.open(self.path, flags, 0o600)
             while written < len(content):
                 written += os.write(self._file, memoryview(content)[written:])
-        except OSError:
-            self._is_torn = self._is_torn or written > 0
-        else:
             self._is_torn = False
+        except OSError:
+            self._is_torn = (
+                self._is_torn if written == 0 else content[written - 1 : written] != b"\n"
+            )
         return content[written:]
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One line of a log file."""
-
-    at: str
-    """RFC 3339 in UTC; empty for a line without a time at the head of a damaged file."""
-    server: str
-    stream: str
-    line: bytes
-    """The server's own bytes, without the line end. Foreign: escape before showing."""
-
-
-def read(path: Path, last_lines: int | None = None, since: str | None = None) -> Iterator[Entry]:
-    """Yield the entries of a log, oldest first; nothing when there is no file.
-
-    Of the `last_lines` last lines (None: all), those not older than `since` (as `stamp` gives
-    it). Only what is asked for is read.
-    """
-    with _Tail(path) as tail:
-        yield from tail.last(last_lines, since)
-        yield from tail.rest()
-
-
-def merge(*entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Yield the entries of several logs by time; each must be ordered by itself."""
-    return heapq.merge(*entries, key=lambda entry: entry.at)
-
-
-def follow(
-    paths: Sequence[Path],
-    last_lines: int | None = 0,
-    since: str | None = None,
-    pause: Callable[[], object] = lambda: time.sleep(POLL_S),
-) -> Iterator[Entry]:
-    """Yield as `read` does, merged by time, then go on for ever with what is appended.
-
-    No line is lost or shown twice between the two. Goes on with the new file when a path is
-    renamed away or truncated; waits for a file that is not there yet. `pause` is called when
-    there is nothing new.
-    """
-    with contextlib.ExitStack() as files:
-        tails = [files.enter_context(_Tail(path)) for path in paths]
-        yield from merge(*(tail.last(last_lines, since) for tail in tails))
-        while True:
-            fresh = sorted((e for tail in tails for e in tail.fresh()), key=lambda e: e.at)
-            yield from fresh
-            if not fresh:
-                pause()
-
-
-@dataclass(slots=True)
-class _Tail:
-    """A log file that is read on while it grows."""
-
-    path: Path
-    _file: IO[bytes] | None = None
-    _partial: bytes = b""
-    _at: str = ""
-    _inode: int = -1
-
-    def __enter__(self) -> "_Tail":
-        self._open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
-    def last(self, last_lines: int | None, since: str | None) -> Iterator[Entry]:
-        """Yield the whole lines at the end of the file as it is now."""
-        if self._file is None:
-            return
-        end = self._file.seek(0, os.SEEK_END)
-        self._file.seek(_start_of_last(self._file, end, last_lines, since))
-        for entry in self._entries():
-            if since is None or entry.at >= since:
-                yield entry
-
-    def rest(self) -> Iterator[Entry]:
-        """Yield the line that was never ended, if there is one."""
-        if self._partial:
-            yield self._entry(self._partial)
-
-    def fresh(self) -> Iterator[Entry]:
-        """Yield the whole lines appended since; none when there is no file."""
-        yield from self._entries()
-        if self._is_replaced():
-            # Once more: lines written between the first look and the rename.
-            yield from self._entries()
-            yield from self.rest()
-            self._close()
-            self._open()
-            yield from self._entries()
-
-    def _entries(self) -> Iterator[Entry]:
-        while self._file is not None and (read := self._file.readline()):
-            self._partial += read
-            if self._partial.endswith(b"\n"):
-                whole, self._partial = self._partial[:-1], b""
-                yield self._entry(whole)
-
-    def _entry(self, line: bytes) -> Entry:
-        found = _LINE.fullmatch(line)
-        if found is None:
-            # The rest of a line torn by a full disk.
-            return Entry(self._at, self.path.stem, "err", line)
-        self._at = found[1].decode()
-        return Entry(self._at, self.path.stem, found[2].decode(), found[3])
-
-    def _is_replaced(self) -> bool:
+    def _is_open(self) -> bool:
+        """Open the file unless it is open; False when that is impossible."""
+        if self._file is not None and os.fstat(self._file).st_nlink:
+            return True
+        # Somebody deleted it, or it is the first time.
+        self._close_file()
         try:
-            found = self.path.stat()
+            self._file = log_files.open_to_append(self.path)
+            self._is_torn = log_files.is_torn(self._file)
         except OSError:
             return False
-        if self._file is None or found.st_ino != self._inode:
-            return True
-        return found.st_size < self._file.tell()
+        self._is_closed = threading.Event()
+        if log_files.is_unpacked(self.path):
+            self._pack()
+        return True
 
-    def _open(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._file = self.path.open("rb")
-            self._inode = os.fstat(self._file.fileno()).st_ino
-
-    def _close(self) -> None:
+    def _close_file(self) -> None:
         if self._file is not None:
-            self._file.close()
-        self._file, self._partial = None, b""
+            os.close(self._file)
+            self._file = None
+
+    # Rotation.
+
+    def _rotate_when_full(self) -> None:
+        if self._file is None or os.fstat(self._file).st_size < self._rotate_bytes:
+            return
+        if self._packing is not None or not self._may_try():
+            return
+        try:
+            is_rotated = log_files.rotate(self.path, self._file)
+        except OSError:
+            is_rotated = False
+        self._close_file()
+        if is_rotated or log_files.is_unpacked(self.path):
+            self._pack()
+        else:
+            self._try_later()
+
+    def _pack(self) -> None:
+        if self._packing is None and self._may_try():
+            packing = asyncio.get_running_loop().run_in_executor(None, self._is_packed)
+            packing.add_done_callback(self._packed)
+            self._packing = packing
+
+    def _is_packed(self) -> bool:
+        is_closed = self._is_closed
+        try:
+            log_files.pack(self.path, self._keep, is_closed.is_set)
+        except OSError:
+            return False
+        return is_closed.is_set() or not log_files.is_unpacked(self.path)
+
+    def _packed(self, packing: asyncio.Future[bool]) -> None:
+        self._packing = None
+        if packing.cancelled() or not packing.result():
+            self._try_later()
+
+    def _may_try(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._retry_at_s
+
+    def _try_later(self) -> None:
+        self._retry_at_s = asyncio.get_running_loop().time() + PACK_RETRY_S
 
 
-def _start_of_last(file: IO[bytes], end: int, last_lines: int | None, since: str | None) -> int:
-    """Return an offset, at the start of a line, from which all that is asked for can be read."""
-    if last_lines is None and since is None:
-        return 0
-    if last_lines == 0:
-        return end
-    wanted, offset = last_lines, end
-    while offset > 0:
-        step = min(_BLOCK_BYTES, offset)
-        file.seek(offset - step)
-        block = file.read(step)
-        # The line end at the very end of the file ends the last line, it does not begin another.
-        body = block[:-1] if offset == end else block
-        if wanted is not None:
-            ends = body.count(b"\n")
-            if ends >= wanted:
-                return offset - step + _after_nth_last_end(body, wanted)
-            wanted -= ends
-        offset -= step
-        if since is not None and _is_before(body, since):
-            return offset + body.index(b"\n") + 1
-    return 0
-
-
-def _after_nth_last_end(body: bytes, count: int) -> int:
-    position = len(body)
-    for _ in range(count):
-        position = body.rindex(b"\n", 0, position)
-    return position + 1
-
-
-def _is_before(body: bytes, since: str) -> bool:
-    """Whether the first whole line that begins in `body` is older than `since`."""
-    start = body.find(b"\n") + 1
-    found = _LINE.match(body, start) if start else None
-    return found is not None and found[1].decode() < since
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[n : n + LINE_LIMIT_BYTES] for n in range(0, len(line) or 1, LINE_LIMIT_BYTES)]

@@ -1,8 +1,9 @@
 """One child process: its own group, its three pipes, its end. Mechanism only.
 
 Pipes are always drained, whatever the child writes; its end is noticed whoever still holds them;
-writing never blocks. Leaving `Process.running` leaves nothing of its process group behind. All
-callbacks run in the event loop that started it.
+writing never blocks. Leaving `Process.running` leaves nothing behind, neither of its process group
+nor of what has left that, known by a mark in the environment. All callbacks run in the event loop
+that started it.
 """
 
 import asyncio
@@ -14,13 +15,17 @@ import signal
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from subprocess import Popen  # noqa: TID251 - handed over by `command.start`
 
 import anyio
+import anyio.to_thread
 
+from octave.background import PROCESS_MARK
 from octave.errors import ServerBusy
+from octave.runtime import guardian, marker
 from octave.runtime.command import Command, start
+from octave.runtime.masking import Mask
 
 QUEUE_MESSAGES = 256
 """A server that is so far behind is stuck; more waiting would only cost memory."""
@@ -35,7 +40,7 @@ TERMINATE_GRACE_S = 3.0
 KILL_GRACE_S = 2.0
 """The kernel needs milliseconds; a process stuck in the disk may never go, and is left behind."""
 LEFTOVER_GRACE_S = 0.5
-"""For grandchildren, still holding our pipes, between SIGTERM and SIGKILL."""
+"""For grandchildren between SIGTERM and SIGKILL, and for last words in the pipes."""
 TAIL_LINES = 20
 TAIL_LINE_BYTES = 500
 """Enough for a traceback's end in an error message, whatever the server writes."""
@@ -88,17 +93,20 @@ class Tail:
 class Process:
     """A child, alive within `running`."""
 
-    def __init__(self, command: Command, callbacks: Callbacks) -> None:
-        self.command = command
+    def __init__(self, command: Command, callbacks: Callbacks, mask: Mask | None = None) -> None:
+        mark = marker.new_id()
+        self.command = replace(command, environ={**command.environ, PROCESS_MARK: mark})
         self.pid = 0
         """Also the id of its process group; 0 before it runs."""
         self.exit_status: ExitStatus | None = None
         self.stdout_closed = False
         self.written = 0
         """Tickets up to this one have at least begun to leave."""
+        self._mark = f"{PROCESS_MARK}={mark}".encode()
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._tail = Tail()
+        self._masked = (mask or Mask()).stream()
         self._tickets = 0
         self._queue: deque[tuple[int, bytes]] = deque()
         self._queued_bytes = 0
@@ -177,19 +185,21 @@ class Process:
         """End the process and its group: close stdin, wait, SIGTERM, wait, SIGKILL.
 
         Not interrupted by cancellation, and bounded by the graces above. None when it is still
-        there after that. Its group is signalled even when it went by itself.
+        there after that. Its group is signalled even when it went by itself, and so is all that
+        it started, in whatever group.
         """
         with anyio.CancelScope(shield=True):
             self._close_stdin()
             if not await self._exits_within(END_OF_INPUT_GRACE_S):
                 self._signal_group(signal.SIGTERM)
-                await self._exits_within(TERMINATE_GRACE_S)
-            if self._exited.is_set():
-                self._signal_group(signal.SIGTERM)
-                with anyio.move_on_after(LEFTOVER_GRACE_S):
-                    await self._drained.wait()
+                if not await self._exits_within(TERMINATE_GRACE_S):
+                    self._signal_group(signal.SIGKILL)
+                    await self._exits_within(KILL_GRACE_S)
+            self._signal_group(signal.SIGTERM)
+            await self._end_descendants()
+            with anyio.move_on_after(LEFTOVER_GRACE_S):
+                await self._drained.wait()
             self._signal_group(signal.SIGKILL)
-            await self._exits_within(KILL_GRACE_S)
         return self.exit_status
 
     # What the operating system reports.
@@ -199,8 +209,12 @@ class Process:
             self._callbacks.on_stdout(data)
 
     def _stderr_received(self, data: bytes) -> None:
-        self._tail.feed(data)
-        self._callbacks.on_stderr(data)
+        self._tell_stderr(self._masked.feed(data))
+
+    def _tell_stderr(self, data: bytes) -> None:
+        if data:
+            self._tail.feed(data)
+            self._callbacks.on_stderr(data)
 
     def _exit_noticed(self, code: int) -> None:
         self.exit_status = ExitStatus(code, None) if code >= 0 else ExitStatus(None, -code)
@@ -210,6 +224,8 @@ class Process:
     def _closed(self, part: str) -> None:
         """One of stdout, stderr and the process itself is gone."""
         self._open.discard(part)
+        if part == "stderr":
+            self._tell_stderr(self._masked.end())
         if part == "stdout":
             self.stdout_closed = True
         if self._open.isdisjoint({"stdout", "stderr"}):
@@ -276,6 +292,7 @@ class Process:
         self._close_stdin()
         for transport in self._readers:
             transport.close()
+        self._tell_stderr(self._masked.end())
         # Only a start that was interrupted leaves pipes that no transport has closed.
         for pipe in (popen.stdin, popen.stdout, popen.stderr):
             if pipe is not None:
@@ -285,6 +302,11 @@ class Process:
         with anyio.move_on_after(seconds):
             await self._exited.wait()
         return self._exited.is_set()
+
+    async def _end_descendants(self) -> None:
+        # In a thread: it looks at every process of the machine, and waits.
+        end = functools.partial(guardian.end_marked, [self._mark], grace_s=LEFTOVER_GRACE_S)
+        await anyio.to_thread.run_sync(end)
 
     def _signal_group(self, number: signal.Signals) -> None:
         # A group outlives its leader, and while it does its number is not given away. Once the

@@ -18,12 +18,15 @@ from octave.errors import NotRunning, OctaveError, ServerBusy, ServerDied, Start
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.runtime import lifecycle
+from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
+from octave.runtime.health import Checkup
 from octave.runtime.lifecycle import Action
 from octave.runtime.logs import ServerLog, stamp
 from octave.runtime.metrics import CallFigures, is_error_result
 from octave.runtime.probe import read_lists
+from octave.runtime.replay import is_harmless, with_outcome
 from octave.runtime.wire import Message, Path
 
 CALLS_AT_ONCE = 256
@@ -101,15 +104,13 @@ class Server:
         first: lifecycle.Kind = "stopped" if is_stopped else "idle"
         self._course = Course(spec.name, first, clock.monotonic_s, self._tell)
         self._closed = anyio.Event()
-        self._drained = anyio.Event()
         self._is_closing = False
         self._start_scope = anyio.CancelScope()
         self._connection: Connection | None = None
         self._answered = False
-        self._taken = 0
-        self._waiting = 0
         self._overdue_starts = 0
-        self._quiet_since_s = clock.monotonic_s()
+        self._calls = Calls(clock.monotonic_s)
+        self._checkup = Checkup(self._calls, clock.monotonic_s, self._outgrown)
 
     @property
     def state(self) -> lifecycle.Kind:
@@ -132,7 +133,7 @@ class Server:
         """Send a client's request as `Connection.forward` does, starting the server if need be.
 
         Counted in `figures`. A request that never reached a dying server goes to the next process,
-        once; one that may have reached it is never repeated.
+        once; one that may have reached it only if the policy and its tool allow that.
 
         Raises:
             StartFailed: it could not be started, or waits too long for its next attempt.
@@ -140,12 +141,20 @@ class Server:
             ServerDied, CallTimedOut: no answer; `details` as `Connection.forward` has them.
             ServerBusy: too many calls wait.
         """
-        if self._taken >= CALLS_AT_ONCE:
+        if self._calls.count >= CALLS_AT_ONCE:
             raise ServerBusy(
-                f"`{self.name}` is busy: {self._taken} calls wait already",
+                f"`{self.name}` is busy: {self._calls.count} calls wait already",
                 hint="try again later",
             )
-        self._taken += 1
+        with self._calls.taking():
+            return await self._counted(message, changes, on_progress)
+
+    async def _counted(
+        self,
+        message: Message,
+        changes: Mapping[Path, bytes],
+        on_progress: Callable[[bytes], None] | None,
+    ) -> Message:
         began_s = self._clock.monotonic_s()
         failed = True
         try:
@@ -156,20 +165,23 @@ class Server:
             try:
                 answer = await self._send(connection, message, changes, on_progress)
             except ServerDied as error:
-                if error.details.get("sent") is not False:
+                if error.details.get("sent") is not False and not (
+                    self.spec.policy.replay and is_harmless(message, changes, self.offered)
+                ):
                     raise
                 answer = await self._send(await self._ready(), message, changes, on_progress)
             self._answered = True
             failed = answer.result is None or is_error_result(answer.result)
             return answer
+        except ServerDied as error:
+            raise with_outcome(error, message) from error
         except anyio.get_cancelled_exc_class():
             # The client no longer wants it: no fault of the server's.
             failed = False
             raise
         finally:
-            self._quiet_since_s = self._clock.monotonic_s()
-            self.figures.add((self._quiet_since_s - began_s) * 1000, failed=failed)
-            self._give_back()
+            self._calls.used()
+            self.figures.add((self._clock.monotonic_s() - began_s) * 1000, failed=failed)
 
     def notify(self, line: bytes) -> None:
         """Pass a client's notification on, as it came; nobody hears it while the server sleeps."""
@@ -181,23 +193,17 @@ class Server:
 
         Neither counted nor taken as a sign of use. Raises as `forward` does.
         """
-        self._taken += 1
-        try:
+        with self._calls.taking():
             return await (await self._ready()).request(method, params, REQUEST_TIMEOUT_S)
-        finally:
-            self._give_back()
 
     async def ask(self) -> Offered:
         """Ask the server what it offers, starting it if need be. Raises as `request` does."""
-        self._taken += 1
-        try:
+        with self._calls.taking():
             connection = await self._ready()
             return await read_lists(
                 connection.initialize_result,
                 partial(connection.request, timeout_s=REQUEST_TIMEOUT_S),
             )
-        finally:
-            self._give_back()
 
     async def _send(
         self,
@@ -219,11 +225,6 @@ class Server:
                 ) from error
             raise
 
-    def _give_back(self) -> None:
-        self._taken -= 1
-        if self._taken == self._waiting:
-            self._drained.set()
-
     async def _ready(self) -> Connection:
         """Return the live connection, as soon as there is one.
 
@@ -231,8 +232,7 @@ class Server:
         in flight only.
         """
         overdue_starts = self._overdue_starts
-        self._waiting += 1
-        try:
+        with self._calls.waiting_for_it():
             while True:
                 if not self._is_closing:
                     self._apply(lifecycle.Called())
@@ -245,8 +245,6 @@ class Server:
                 patience_s = PATIENCE_S if self._overdue_starts == overdue_starts else 0.0
                 self._course.refuse(patience_s)
                 await self._course.change()
-        finally:
-            self._waiting -= 1
 
     # Orders.
 
@@ -279,7 +277,9 @@ class Server:
     async def _ordered(self, event: lifecycle.Event) -> None:
         if not self._is_closing:
             self._apply(event)
-        await self._ready()
+        # Taken like a call, since it waits like one: what is in flight is the rest.
+        with self._calls.taking():
+            await self._ready()
 
     # What is known.
 
@@ -352,30 +352,34 @@ class Server:
         self._connection = connection
         self.pid = connection.pid
         self._answered = False
-        self._quiet_since_s = self._clock.monotonic_s()
+        self._calls.begin()
         self._apply(lifecycle.Handshook(), {"pid": self.pid})
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, connection)
+            tasks.start_soon(self._look_after, connection)
             while self._course.kind == "ready":
                 await self._pause()
             tasks.cancel_scope.cancel()
-        if self._course.kind == "stopping" and self._taken > self._waiting:
-            self._drained = anyio.Event()
-            with anyio.move_on_after(DRAIN_S):
-                await self._drained.wait()
+        if self._course.kind == "stopping":
+            await self._calls.drain(DRAIN_S)
 
     async def _watch(self, connection: Connection) -> None:
         await connection.closed.wait()
         self._connection = None
         self._failed(connection.refused(connection.how_it_ended))
 
+    async def _look_after(self, connection: Connection) -> None:
+        connection.abandon(await self._checkup.watch(connection, self.spec.policy))
+
+    def _outgrown(self, memory_bytes: int) -> None:
+        limit_bytes = self.spec.policy.memory_limit_bytes or 0
+        text = f"uses {memory_bytes:,} bytes of memory, its `memory_limit` is {limit_bytes:,}"
+        self._apply(lifecycle.Outgrown(), {"message": text, "memoryBytes": memory_bytes})
+
     async def _pause(self) -> None:
         """Wait for a change of state, or for time to bring one."""
-        await self._course.change_or_time(self.spec.policy, self._quiet())
-        self._apply(lifecycle.Tick(self._waiting > 0, self._quiet()))
-
-    def _quiet(self) -> float | None:
-        return None if self._taken else self._quiet_since_s
+        await self._course.change_or_time(self.spec.policy, self._calls.quiet_since_s)
+        self._apply(lifecycle.Tick(self._calls.waiting > 0, self._calls.quiet_since_s))
 
     def _failed(self, error: OctaveError) -> None:
         """A start, or a process that was ready, came to nothing without being told to."""
@@ -387,12 +391,12 @@ class Server:
                 self._course.failed(error, stamp(self._clock.wall_s()))
                 # Not the word of a connection: it never came to a process, something is wrong here.
                 permanent = error.details.get("permanent", True)
-                event = lifecycle.StartFailed(permanent, self._waiting > 0, jitter)
+                event = lifecycle.StartFailed(permanent, self._calls.waiting > 0, jitter)
                 self._apply(event, details)
             case "ready":
                 self._course.failed(error, stamp(self._clock.wall_s()))
                 self._tell("died", details)
-                self._apply(lifecycle.Died(self._answered, self._waiting > 0, jitter))
+                self._apply(lifecycle.Died(self._answered, self._calls.waiting > 0, jitter))
 
     def _apply(self, event: lifecycle.Event, details: Mapping[str, Any] | None = None) -> None:
         was_starting = self._course.kind == "starting"

@@ -33,6 +33,7 @@ from octave.packages import manifest
 from octave.packages.launch import LaunchSpec
 from octave.packages.specs import launch_specs
 from octave.runtime.logs import ServerLog
+from octave.runtime.marker import Run
 from octave.runtime.server import Event
 from octave.runtime.supervisor import Supervisor
 from octave.serve import claim
@@ -89,7 +90,9 @@ def assemble(workspace: Workspace, specs: Iterable[LaunchSpec], settings: Settin
     """Return the connected parts; their `run` is the caller's."""
     supervisor = Supervisor(
         specs,
-        lambda name: ServerLog(workspace.log(name)),
+        lambda name: ServerLog(
+            workspace.log(name), rotate_bytes=settings.log_rotate_bytes, keep=settings.log_keep
+        ),
         stopped=claim.read_choices(workspace),
         on_choice=lambda stopped: claim.write_choices(workspace, stopped),
     )
@@ -111,16 +114,17 @@ async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIter
     """
     workspace.prepare()
     settings = manifest.load(workspace.manifest).settings
+    run = Run(workspace.run, environ)
     specs = [
         replace(spec, policy=replace(spec.policy, auto_start=False))
-        for spec in launch_specs(workspace, environ)
+        for spec in run.marked(launch_specs(workspace, environ))
     ]
     parts = assemble(workspace, specs, settings)
     runtime = Runtime(lambda: specs, lambda: {"running": False}, lambda: None)
     async with anyio.create_task_group() as tasks:
         ended = anyio.Event()
         await tasks.start(parts.catalogue.run)
-        await tasks.start(_supervise, parts, ended)
+        await tasks.start(_supervise, parts, run, ended)
         try:
             yield Control(parts.supervisor, parts.router, runtime)
         finally:
@@ -157,12 +161,14 @@ async def serve(
 
 async def _supervise(
     parts: Parts,
+    run: Run,
     ended: anyio.Event,
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     try:
-        await parts.supervisor.run(task_status=task_status)
+        async with run.alive():
+            await parts.supervisor.run(task_status=task_status)
     finally:
         ended.set()
 
@@ -183,6 +189,7 @@ class _Serving:
         self._settings = settings
         self._host = host
         self._token = claim.make_token(order.workspace, settings, order.environ)
+        self._run = Run(order.workspace.run, order.environ)
         self._parts = assemble(order.workspace, self._specs(), settings)
         self._parts.supervisor.on_event = self._heard
         self._unsettled = {
@@ -238,7 +245,7 @@ class _Serving:
         self, tasks: anyio.abc.TaskGroup, door: socket.socket, listener: socket.socket | None
     ) -> None:
         await tasks.start(self._parts.catalogue.run)
-        await tasks.start(_supervise, self._parts, self._servers_ended)
+        await tasks.start(_supervise, self._parts, self._run, self._servers_ended)
         await tasks.start(self._door.run, door)
         self._write_facts()
         tasks.start_soon(self._watch_manifest)
@@ -289,7 +296,7 @@ class _Serving:
         claim.write_facts(self._order.workspace, self._facts, token)
 
     def _specs(self) -> list[LaunchSpec]:
-        return launch_specs(self._order.workspace, self._order.environ)
+        return self._run.marked(launch_specs(self._order.workspace, self._order.environ))
 
     def _describe(self) -> dict[str, object]:
         return {

@@ -45,14 +45,21 @@ def take_lock(workspace: Workspace) -> filelock.BaseFileLock:
     try:
         lock.acquire()
     except filelock.Timeout as error:
-        first = workspace.runtime()
-        where = f" on {first['url']}" if first.get("url") else ""
-        raise Locked(
-            f"a runtime for `{workspace.manifest}` runs already (pid {first.get('pid')}{where})",
-            hint="`octave status` shows it, `octave shutdown` stops it",
-            details=first,
-        ) from error
+        raise taken(workspace) from error
     return lock
+
+
+def taken(workspace: Workspace) -> Locked:
+    """Return the error that names the runtime this workspace has already."""
+    first = workspace.runtime()
+    facts = [f"pid {first['pid']}"] if "pid" in first else []
+    facts += [f"on {first['url']}"] if first.get("url") else []
+    return Locked(
+        f"a runtime for `{workspace.manifest}` runs already"
+        + (f" ({' '.join(facts)})" if facts else ""),
+        hint="`octave status` shows it, `octave shutdown` stops it",
+        details=first,
+    )
 
 
 def sweep(workspace: Workspace) -> None:

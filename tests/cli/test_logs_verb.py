@@ -1,12 +1,17 @@
 """`octave logs`: files, filters and following."""
 
+import gzip
 import json
 import os
+import re
+import resource
 import signal
 import time
 
 import pytest
 
+from octave.home import Home
+from octave.packages.secrets import Secrets
 from tests.cli.desk import SERVERS, TOOLBOX, Desk, has_hidden, read_until
 
 SOON_S = 3.0
@@ -222,3 +227,72 @@ def test_following_ends_quietly_when_nobody_reads_any_more(desk: Desk) -> None:
     desk.note("good", b"err second")
 
     assert desk.ended(child).stderr == ""
+
+
+def test_packed_files_are_read_too_and_a_removed_server_s_as_well(desk: Desk) -> None:
+    desk.server("good")
+    desk.note("good", b"err old 1", b"err old 2")
+    log = desk.home / "logs" / "good.log"
+    (desk.home / "logs" / "good.log.1.gz").write_bytes(gzip.compress(log.read_bytes()))
+    (desk.home / "logs" / "former.log.1.gz").write_bytes(gzip.compress(log.read_bytes()))
+    log.unlink()
+    desk.note("good", b"err new")
+
+    assert desk.octave("logs", "good", "-n", "2").stdout == "old 2\nnew\n"
+    assert desk.octave("logs", "good", "--grep", "old").stdout == "old 1\nold 2\n"
+    assert desk.octave("logs", "good", "--since", "99999d").stdout == "old 1\nold 2\nnew\n"
+    assert desk.octave("logs", "former").stdout == "old 1\nold 2\n"
+
+
+def test_no_line_of_a_flood_is_lost_or_doubled_under_follow_across_rotations(desk: Desk) -> None:
+    manifest = desk.home / "octave.toml"
+    settings = 'runtime.port = 0\nruntime.log_rotate = "1MB"\nruntime.log_keep = 100\n'
+    manifest.write_text(settings, encoding="utf-8")
+    desk.server("flood-stderr", args=["0"])
+    shown = desk.root / "shown"
+    with shown.open("wb") as file:
+        desk.start("logs", "-f", "--raw", stdout=file)
+    count = 200_000
+
+    desk.octave("call", "flood-stderr", "flood", f"n={count}")
+    desk.until(lambda: f"call {count - 1:09d} ".encode() in shown.read_bytes()[-100_000:])
+
+    lines = [line for line in shown.read_bytes().split(b"\n") if line.startswith(b"call ")]
+    assert [int(line[5:14]) for line in lines] == list(range(count))
+    assert len(list((desk.home / "logs").glob("*.gz"))) > 1
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of others are Linux only")
+def test_a_full_disk_is_counted_and_said_and_the_server_lives(desk: Desk) -> None:
+    desk.server("flood-stderr", args=["0"])
+    desk.octave("start", "flood-stderr")
+    runtime = desk.facts()["pid"]
+    before = resource.prlimit(runtime, resource.RLIMIT_FSIZE)
+
+    resource.prlimit(runtime, resource.RLIMIT_FSIZE, (500_000, before[1]))
+    flooded = desk.octave("call", "flood-stderr", "flood", "n=20000")
+    echoed = desk.octave("call", "flood-stderr", "echo", "text=alive")
+    (server,) = desk.octave("status", "--json").json["servers"]
+    resource.prlimit(runtime, resource.RLIMIT_FSIZE, before)
+    desk.octave("call", "flood-stderr", "flood", "n=3")
+    desk.until(lambda: desk.log("flood-stderr").count(" err call 000000002 ") == 2)
+
+    assert (flooded.stdout, echoed.stdout) == ("wrote 20000\n", "alive\n")
+    assert server["state"] == "ready"
+    lines = desk.log("flood-stderr").splitlines()
+    whole = [line for line in lines if re.search(r" err call [0-9]{9} y{80}$", line)][:-3]
+    assert 15_000 < server["dropped"] < 20_000
+    assert server["dropped"] == 20_000 - len(whole)
+    assert f"octave {server['dropped']} lines could not be written" in lines[-4]
+    assert [line.split()[3] for line in lines[-3:]] == ["000000000", "000000001", "000000002"]
+
+
+def test_values_of_secrets_are_not_in_the_log(desk: Desk) -> None:
+    Secrets(Home(desk.home)).set("env-echo/SECRET_TOKEN", "hush-hush")
+    desk.server("env-echo", env={"SECRET_TOKEN": {"secret": "env-echo/SECRET_TOKEN"}})
+
+    assert desk.octave("start", "env-echo").code == 0
+    assert desk.octave("shutdown").code == 0  # the last lines are on disk now
+
+    assert "starting with token=***\n" in desk.octave("logs").stdout
+    assert "hush-hush" not in desk.log("env-echo")

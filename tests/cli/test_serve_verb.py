@@ -159,6 +159,7 @@ def test_a_second_one_exits_9_and_names_the_first(desk: Desk) -> None:
     assert (detached.code, detached.stdout) == (9, "")
     assert detached.error["code"] == "locked"
     assert detached.error["details"]["pid"] == child.pid
+    assert detached.error["message"].endswith(f"(pid {child.pid} on {url})")
 
 
 def test_a_port_somebody_else_has_exits_1_and_names_the_owner(desk: Desk, taken: int) -> None:

@@ -49,6 +49,7 @@ auto_restart = true
 idle_timeout = "never"
 instance = "auto"
 memory_limit = "512MB"
+replay = true
 tools = { deny = ["delete_*"] }
 enabled = true
 
@@ -117,6 +118,7 @@ def test_every_documented_key_is_read(path):
             auto_start=True,
             idle_timeout_s=None,
             memory_limit_bytes=512_000_000,
+            replay=True,
             tools_deny=("delete_*",),
         ),
         "notes": ServerEntry(name="notes", command=("node", "./server.js"), cwd="."),

@@ -39,16 +39,16 @@ def write(workspace: Workspace, text: str) -> None:
 
 def place(workspace: Workspace, name: str = "x", **more: object) -> Path:
     """Install a version of `name` as far as launching can tell."""
-    record = Record(
-        name=name,
-        kind="npm",
-        package="x",
-        version="1.0",
-        integrity="sha512-a",
-        digest="sha256:b",
-        command=("{home}/runtimes/node", "{folder}/index.js"),
-        **more,  # type: ignore[arg-type]
-    )
+    facts: dict[str, object] = {
+        "name": name,
+        "kind": "npm",
+        "package": "x",
+        "version": "1.0",
+        "integrity": "sha512-a",
+        "digest": "sha256:b",
+        "command": ("{home}/runtimes/node", "{folder}/index.js"),
+    }
+    record = Record(**{**facts, **more})  # type: ignore[arg-type]
     staging = store.stage(workspace.home, name)
     folder = store.publish(workspace.home, staging, record, "1.0-b")
     lockfile.write(workspace.lockfile, Lock("", {}))
@@ -112,6 +112,15 @@ def test_a_missing_variable_is_named_with_the_command_that_gives_it(workspace: W
         spec.environment()
     assert caught.value.hint == "octave install x -e X_KEY"
     assert caught.value.details == {"missing": ["X_KEY"]}
+
+
+def test_the_command_for_missing_variables_gives_them_all(workspace: Workspace) -> None:
+    place(workspace, required_env=("X_KEY", "X_TEAM"), env_one_of=(("A", "B"), ("C",)))
+    write(workspace, '[servers.x]\npackage = "npm:x"\n')
+    (spec,) = launch_specs(workspace, ENVIRON)
+    with pytest.raises(StartFailed, match="`A with B or C`") as caught:
+        spec.environment()
+    assert caught.value.hint == "octave install x -e X_KEY -e X_TEAM -e A -e B"
 
 
 @pytest.mark.parametrize(
@@ -195,16 +204,19 @@ def test_a_projects_servers_start_after_trust_only(workspace: Workspace, tmp_pat
 def test_the_policy_says_what_the_manifest_says(workspace: Workspace) -> None:
     write(
         workspace,
-        '[runtime]\nidle_timeout = "1m"\nstart_timeout = "7s"\n'
+        '[runtime]\nidle_timeout = "1m"\nstart_timeout = "7s"\nhealth_interval = "9s"\n'
         '[servers.a]\ncommand = ["true"]\n'
         '[servers.b]\ncommand = ["true"]\nidle_timeout = "2m"\nauto_restart = false\n'
-        '[servers.c]\ncommand = ["true"]\nauto_start = true\n',
+        '[servers.c]\ncommand = ["true"]\nauto_start = true\n'
+        'memory_limit = "1MB"\nreplay = true\n',
     )
     wanted = manifest.load(workspace.manifest)
     a, b, c = (policy_of(wanted, server) for server in wanted.servers.values())
     assert (a.idle_timeout_s, b.idle_timeout_s, c.idle_timeout_s) == (60.0, 120.0, None)
     assert (a.auto_restart, b.auto_restart, c.auto_start) == (True, False, True)
-    assert a.start_timeout_s == 7.0
+    assert (a.start_timeout_s, a.health_interval_s) == (7.0, 9.0)
+    assert (a.memory_limit_bytes, a.replay) == (None, False)
+    assert (c.memory_limit_bytes, c.replay) == (10**6, True)
 
 
 def test_nothing_of_this_process_environment_is_read(workspace: Workspace) -> None:
@@ -212,3 +224,29 @@ def test_nothing_of_this_process_environment_is_read(workspace: Workspace) -> No
     (spec,) = launch_specs(workspace, {})
     assert spec.environment() == {}
     assert os.environ
+
+
+def test_values_that_must_not_be_shown_are_known_by_name(workspace: Workspace) -> None:
+    Secrets(workspace.home).set("x/A", "stored")
+    (workspace.manifest.parent / "file.txt").write_text("from a file\n", encoding="utf-8")
+    write(
+        workspace,
+        '[servers.x]\ncommand = ["/bin/x", { file = "file.txt" }]\nargs = [{ env = "HOME" }]\n'
+        'pass_env = ["AWS_SECRET_ACCESS_KEY", "LANG"]\n'
+        'env = { A = { secret = "x/A" }, B = { file = "file.txt" }, C = { env = "PATH" }, '
+        'D = "plain", MY_TOKEN = "literal" }\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    assert spec.secret_variables == {"A", "B", "MY_TOKEN", "AWS_SECRET_ACCESS_KEY"}
+    assert spec.secrets_of(spec.environment()) == {"stored", "from a file", "literal", "not yours"}
+
+
+def test_the_registry_has_the_last_word_on_what_must_not_be_shown(workspace: Workspace) -> None:
+    for name in ("google-workspace", "other"):
+        place(workspace, name, kind="pypi", package="workspace-mcp")
+    text = 'package = "pypi:workspace-mcp"\nenv = { GOOGLE_OAUTH_CLIENT_ID = "x" }\n'
+    write(workspace, f"[servers.google-workspace]\n{text}[servers.other]\n{text}")
+    specs = {spec.name: spec for spec in launch_specs(workspace, ENVIRON)}
+    assert specs["google-workspace"].secret_variables == {"GOOGLE_OAUTH_CLIENT_ID"}
+    # Under another name the variable has to speak for itself.
+    assert specs["other"].secret_variables == set()

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ import anyio
 from octave.packages.launch import LaunchSpec, Policy
 from octave.runtime import wire
 from octave.runtime.logs import ServerLog
-from octave.runtime.server import Event, Server
+from octave.runtime.server import Clock, Event, Server
 from octave.runtime.supervisor import Supervisor
 
 SERVERS = Path(__file__).parents[1] / "servers"
+REAL_CLOCK = Clock(time.monotonic, time.time)
 
 
 def launch(
@@ -38,7 +40,13 @@ def launch(
 class Run:
     """A supervisor that runs, and what was heard of it."""
 
-    def __init__(self, state: Path, specs: Iterable[LaunchSpec], stopped: Iterable[str]) -> None:
+    def __init__(
+        self,
+        state: Path,
+        specs: Iterable[LaunchSpec],
+        stopped: Iterable[str],
+        clock: Clock = REAL_CLOCK,
+    ) -> None:
         self.state = state
         self.choices: list[frozenset[str]] = []
         self.events: list[Event] = []
@@ -48,6 +56,7 @@ class Run:
             lambda name: ServerLog(state / f"{name}.log"),
             stopped=stopped,
             on_choice=self.choices.append,
+            clock=clock,
         )
         self.supervisor.on_event = self.hear
 
@@ -57,12 +66,12 @@ class Run:
     def hear(self, event: Event) -> None:
         self.events.append(event)
         self._heard.set()
+        self._heard = anyio.Event()
 
     async def until(self, is_true: Callable[[], bool], seconds: float = 5) -> None:
         """Wait, event by event."""
         with anyio.fail_after(seconds):
             while not is_true():
-                self._heard = anyio.Event()
                 await self._heard.wait()
 
     def kinds(self, name: str) -> list[str]:
@@ -77,9 +86,12 @@ class Run:
 
 @asynccontextmanager
 async def running(
-    state: Path, *specs: LaunchSpec, stopped: Iterable[str] = ()
+    state: Path,
+    *specs: LaunchSpec,
+    stopped: Iterable[str] = (),
+    clock: Clock = REAL_CLOCK,
 ) -> AsyncIterator[Run]:
-    run = Run(state, specs, stopped)
+    run = Run(state, specs, stopped, clock)
     async with anyio.create_task_group() as tasks:
         await tasks.start(run.supervisor.run)
         try:

@@ -11,16 +11,13 @@ from pathlib import Path
 import anyio
 import pytest
 
+from octave.runtime.log_reader import Entry, follow, merge, read
 from octave.runtime.logs import (
     FLUSH_AFTER_S,
     LINE_LIMIT_BYTES,
     NOISE_LINES,
     NOISE_WINDOW_S,
-    Entry,
     ServerLog,
-    follow,
-    merge,
-    read,
     stamp,
 )
 

@@ -1,9 +1,11 @@
 """One server against real children, well-behaved and hostile."""
 
+import itertools
 import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -20,8 +22,9 @@ from octave.errors import (
 from octave.packages.launch import Policy
 from octave.runtime import lifecycle, wire
 from octave.runtime import server as server_module
-from octave.runtime.logs import read
-from tests.runtime.fleet import SERVERS, call, is_alive, launch, running
+from octave.runtime.log_reader import read
+from octave.runtime.server import Clock
+from tests.runtime.fleet import SERVERS, Run, call, is_alive, launch, running
 
 pytestmark = pytest.mark.anyio
 
@@ -119,15 +122,44 @@ async def test_a_call_longer_than_the_idle_time_is_left_alone(state: Path) -> No
         assert run.happened("good", "start") == 1
 
 
-async def test_calls_that_race_the_idle_stop_never_fail(state: Path) -> None:
+@pytest.mark.timeout(60)
+async def test_row_65_two_hundred_calls_that_race_the_idle_stop_never_fail(state: Path) -> None:
     policy = Policy(idle_timeout_s=0.001)
-    async with running(state, launch(state, "good", policy=policy)) as run:
+    fleet = [launch(state, "good", policy=policy, name=f"good-{n}") for n in range(4)]
+    # Without the site module a process is there in a third of the time.
+    specs = [replace(spec, argv=(spec.argv[0], "-S", "-E", *spec.argv[1:])) for spec in fleet]
+    async with running(state, *specs) as run, anyio.create_task_group() as tasks:
+        for spec in specs:
+            tasks.start_soon(race, run, spec.name, 50)
+    assert sum(run.happened(spec.name, "call:echo") for spec in specs) == 200
+    assert sum(run.kinds(spec.name).count("stopping") for spec in specs) > 100
+
+
+async def race(run: Run, name: str, turns: int) -> None:
+    """Call it again before its idle stop, as that begins, and when it is over."""
+    for turn, phase in zip(range(turns), itertools.cycle(["", "stopping", "idle"]), strict=False):
+        before = run.kinds(name).count(phase)
+        assert await call(run[name], "echo", text=str(turn)) == str(turn)
+        if phase:
+            await run.until(partial(has_come, run, name, phase, before), seconds=30)
+        # A little later each time.
+        for _ in range(turn * turn % 97):
+            await anyio.lowlevel.checkpoint()
+
+
+def has_come(run: Run, name: str, phase: str, before: int) -> bool:
+    return run.kinds(name).count(phase) > before
+
+
+async def test_a_wall_clock_that_jumps_by_days_changes_nothing(state: Path) -> None:
+    jumps = itertools.cycle([0.0, 86_400.0, -86_400.0])
+    clock = Clock(time.monotonic, lambda: time.time() + next(jumps))
+    policy = Policy(health_interval_s=0.02)
+    async with running(state, launch(state, "good", policy=policy), clock=clock) as run:
         for turn in range(20):
+            assert await call(run["good"], "sleep", s=0.01) == "slept"
             assert await call(run["good"], "echo", text=str(turn)) == str(turn)
-            # A little later each time: before, within and after the stop.
-            for _ in range(turn * turn):
-                await anyio.lowlevel.checkpoint()
-        assert run.happened("good", "start") > 1
+        assert run.kinds("good") == ["starting", "ready"]
 
 
 async def test_a_server_that_never_answers_the_handshake_is_given_up_in_time(state: Path) -> None:
