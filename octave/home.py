@@ -1,4 +1,4 @@
-"""Every path Octave uses, and the one way to replace a file. Standard library only.
+"""Every path Octave uses, and the one way to replace a file. Standard library and errors only.
 
 A `Home` holds what is installed, shared by all workspaces. A `Workspace` is a manifest, its
 lockfile and its state: the home itself, or a project with its state in `.octave/` beside
@@ -14,6 +14,8 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from octave.errors import UsageError
 
 MANIFEST = "octave.toml"
 SOCKET_PATH_BYTES = 100
@@ -53,14 +55,17 @@ def private_folder(path: Path) -> Path:
 
     Raises:
         PermissionError: it exists and belongs to another user, or others can write to it.
-        NotADirectoryError: it is a file.
+        NotADirectoryError: it is a file, or a link to nothing such as an unmounted disk.
     """
     missing = [path, *path.parents]
-    for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-            folder.chmod(0o700)
-    status = path.stat()
+    try:
+        for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+                folder.chmod(0o700)
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise NotADirectoryError(errno.ENOTDIR, "cannot be a folder", error.filename) from error
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path))
     if status.st_uid != os.getuid():
@@ -68,6 +73,11 @@ def private_folder(path: Path) -> Path:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(errno.EACCES, "can be written by other users", str(path))
     return path
+
+
+def _expanded(path: str) -> str:
+    # Path.expanduser raises where a user has no home folder; here an unknown `~user` stays.
+    return os.path.expanduser(path)  # noqa: PTH111
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +88,19 @@ class Home:
 
     @classmethod
     def find(cls, environ: Mapping[str, str]) -> "Home":
-        """Return the home that `environ` names; nothing is created."""
-        named = environ.get("OCTAVE_HOME")
-        return cls(Path(named).expanduser().absolute() if named else Path.home() / ".octave")
+        """Return the home that `environ` names; nothing is created.
+
+        Raises:
+            UsageError: it lies in the home folder of a user who has none.
+        """
+        named = environ.get("OCTAVE_HOME") or "~/.octave"
+        path = _expanded(named)
+        if path.startswith("~"):
+            raise UsageError(
+                f"`{named}` is in no home folder that is known here",
+                hint="set HOME, or set OCTAVE_HOME to an absolute path",
+            )
+        return cls(Path(path).absolute())
 
     @property
     def manifest(self) -> Path:
@@ -268,7 +288,7 @@ def find_workspace(
     on the way up is the home's workspace. Nothing needs to exist.
     """
     if named:
-        path = cwd / Path(named).expanduser()
+        path = cwd / _expanded(named)
         return _workspace(home, path / MANIFEST if path.is_dir() else path)
     if not home_only:
         for folder in (cwd, *cwd.parents):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from octave.errors import UsageError
 from octave.home import (
     MANIFEST,
     SOCKET_PATH_BYTES,
@@ -104,6 +105,13 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path):
         private_folder(tmp_path / "file")
 
 
+def test_a_link_to_nothing_in_the_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "unmounted")
+    for path in (tmp_path / "link", tmp_path / "link" / "folder"):
+        with pytest.raises(NotADirectoryError, match="cannot be a folder"):
+            private_folder(path)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a folder of another user")
 def test_a_folder_of_another_user_is_refused(tmp_path):
     foreign = Path("/usr")
@@ -121,6 +129,11 @@ def test_the_home_is_where_the_environment_says():
     assert Home.find({"OCTAVE_HOME": "~/x"}).root == Path.home() / "x"
     assert Home.find({"OCTAVE_HOME": ""}).root == Path.home() / ".octave"
     assert Home.find({}).root == Path.home() / ".octave"
+
+
+def test_a_home_in_the_folder_of_nobody_is_a_usage_error():
+    with pytest.raises(UsageError, match="`~nobody-at-all/x` is in no home folder"):
+        Home.find({"OCTAVE_HOME": "~nobody-at-all/x"})
 
 
 def test_preparing_a_home_creates_private_folders_once(home, open_umask):

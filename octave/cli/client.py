@@ -137,7 +137,11 @@ def _connection(tool: Client, scope: Scope, terms: Manners) -> Connection:
     if place is None:
         raise UsageError(f"{tool.title} has no {scope} scope")
     workspace = _workspace(scope, terms)
-    file = place.file(Path.home() if scope == "user" else Path.cwd(), os.environ)
+    try:
+        folder = Path.home() if scope == "user" else Path.cwd()
+    except RuntimeError as error:
+        raise UsageError("this user has no home folder", hint="set HOME") from error
+    file = place.file(folder, os.environ)
     lead = command(workspace, sys.executable)
     return Connection(tool, file, place.lock_suffix, lead, workspace.home)
 

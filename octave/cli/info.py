@@ -66,7 +66,8 @@ def _installed_lines(found: Mapping[str, Any]) -> Iterator[str]:
         if found.get("install"):
             yield f"not installed; install it with `{found['install']}`"
         return
-    state = f"{installed['tools']} tools" if installed["checked"] else "never started"
+    count = installed["tools"]
+    state = render.count(count or 0, "tool") if installed["checked"] else "never started"
     yield f"installed: {installed['package']} {installed['version']}, {state}"
     yield f"  runs: {' '.join(installed['command'])}"
 
@@ -104,7 +105,7 @@ def _input_lines(inputs: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _tested(figures: Mapping[str, Any]) -> str:
-    parts = [f"{figures['tools']} tools"] if figures["tools"] is not None else []
+    parts = [] if figures["tools"] is None else [render.count(figures["tools"], "tool")]
     if figures["startSeconds"] is not None:
         parts.append(f"starts in {figures['startSeconds']:.1f} s")
     if figures["memoryBytes"] is not None:

@@ -12,6 +12,7 @@ from octave.home import Workspace
 from octave.packages import manifest, store, workspaces
 from octave.packages.manifest import ServerEntry
 from octave.remote import Remote
+from octave.serve import claim
 
 
 def list_servers(context: typer.Context) -> int:
@@ -20,7 +21,8 @@ def list_servers(context: typer.Context) -> int:
     workspace = terms.workspace()
     wanted = manifest.load(workspace.manifest)
     installed = workspaces.installed(workspace)
-    alive = _alive(workspace)
+    stopped = {name: {"state": "stopped"} for name in claim.read_choices(workspace)}
+    alive = {**stopped, **_alive(workspace)}
     rows = [
         _row(workspace, server, installed.get(name), alive.get(name, {}))
         for name, server in wanted.servers.items()

@@ -4,6 +4,7 @@ A verb's module is imported when the verb is used; it brings one function, whose
 turns into arguments and options.
 """
 
+import contextlib
 import importlib
 import io
 import os
@@ -218,8 +219,11 @@ def _unexpected(error: Exception, *, as_json: bool) -> int:
 
 def _report(error: Exception) -> Path:
     text = "".join(traceback.format_exception(error))
+    folders = [Path(tempfile.gettempdir())]
     content = f"octave {__version__}\npython {sys.version}\nplatform {sys.platform}\n\n{text}"
-    for folder in (Home.find(os.environ).root / "reports", Path(tempfile.gettempdir())):
+    with contextlib.suppress(OctaveError):
+        folders.insert(0, Home.find(os.environ).root / "reports")
+    for folder in folders:
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             number, path = tempfile.mkstemp(".txt", time.strftime("octave-bug-%Y%m%d-"), folder)

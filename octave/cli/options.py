@@ -24,15 +24,24 @@ class Manners:
     manifest: str | None = None
     home_only: bool = False
 
-    def workspace(self) -> Workspace:
-        """Return the workspace of --manifest, OCTAVE_MANIFEST, this folder, or the home."""
+    def workspace(self, *, may_be_missing: bool = False) -> Workspace:
+        """Return the workspace of --manifest, OCTAVE_MANIFEST, this folder, or the home.
+
+        Raises:
+            UsageError: the manifest that was named is not there, and must be.
+        """
         home = Home.find(os.environ)
         named = self.manifest or os.environ.get("OCTAVE_MANIFEST")
         try:
             folder = Path.cwd()
         except FileNotFoundError as error:
             raise UsageError("the current folder does not exist any more", hint="cd") from error
-        return find_workspace(home, folder, named, home_only=self.home_only)
+        found = find_workspace(home, folder, named, home_only=self.home_only)
+        if not (may_be_missing or found.is_home or found.manifest.exists()):
+            raise UsageError(
+                f"there is no `{found.manifest}`", hint="`octave install NAME` makes one"
+            )
+        return found
 
 
 def manners(context: typer.Context) -> Manners:

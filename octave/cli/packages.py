@@ -84,7 +84,7 @@ def install(
         _ask if _can_ask(yes=yes) else None,
     )
     began = time.monotonic()
-    with _site(terms, start=not no_start, offline=offline) as site:
+    with _site(terms, start=not no_start, offline=offline, creates=bool(names)) as site:
         if names:
             outcomes = [
                 _each(
@@ -181,8 +181,10 @@ def _consent_lines(server: ServerEntry) -> Iterator[str]:
 
 
 @contextmanager
-def _site(terms: Manners, *, start: bool = True, offline: bool = False) -> Iterator[Site]:
-    workspace = terms.workspace()
+def _site(
+    terms: Manners, *, start: bool = True, offline: bool = False, creates: bool = False
+) -> Iterator[Site]:
+    workspace = terms.workspace(may_be_missing=creates)
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
         yield Site(
             workspace=workspace,
@@ -265,7 +267,7 @@ def _tell_outcome(outcome: Outcome) -> None:
     if outcome.error is not None:
         tell_error(outcome.error, as_json=False)
         return
-    tools = f" ({outcome.tools} tools)" if outcome.tools is not None else ""
+    tools = f" ({render.count(outcome.tools, 'tool')})" if outcome.tools is not None else ""
     write(safe(f"{outcome.status} {outcome.name} {outcome.version}{tools}".rstrip()))
     if outcome.warning:
         tell(f"warning: {safe(outcome.warning)}")

@@ -62,6 +62,11 @@ def size(count_bytes: float | None) -> str:
     return f"{count_bytes / 1e6:.0f} MB"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number of things for a person: `1 tool`, `2 tools`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def span(seconds: float | None) -> str:
     """Return a duration for a person: `3 h 12 min`; a dash for None."""
     if seconds is None:

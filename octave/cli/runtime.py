@@ -22,6 +22,9 @@ SHUTDOWN_S = 20.0
 SLOW_S = 1.0
 """Work that took longer says how long."""
 
+TAIL_LINES = 5
+"""Of a server's last words, in a table of many; the log has them all."""
+
 _FACTS = ("pid", "url", "version", "uptimeSeconds", "memoryBytes")
 _HEADINGS = ("NAME", "STATE", "PID", "UPTIME", "MEMORY")
 _FIGURES = ("CALLS", "ERRORS", "P50", "P95", "RESTARTS")
@@ -57,7 +60,8 @@ def restart(context: typer.Context, names: Names = None, *, every: Every = False
 def shutdown(context: typer.Context) -> int:
     """Stop the running runtime and all its servers."""
     terms = manners(context)
-    workspace = terms.workspace()
+    # A runtime outlives the manifest it was started for.
+    workspace = terms.workspace(may_be_missing=True)
     try:
         with Remote.connect(workspace) as remote:
             pid = workspace.runtime().get("pid")
@@ -189,7 +193,7 @@ def _show_last_error(server: dict[str, Any]) -> None:
     if last is None or server["state"] in {"ready", "stopped"}:
         return
     write(f"{server['name']}, {last['at']}: " + safe(last["message"]).replace("\n", "\\n"))
-    for line in last.get("stderrTail") or []:
+    for line in (last.get("stderrTail") or [])[-TAIL_LINES:]:
         write(f"  | {safe(str(line))}")
     if last.get("hint"):
         write(f"  hint: {safe(last['hint'])}")

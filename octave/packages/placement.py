@@ -55,9 +55,9 @@ def place(
     """Make sure that what `pin` says lies on disk, started once where it can be."""
     home = site.workspace.home
     found = store.find(home, pin.name, pin.folder)
-    if found is None:
-        return _build(pin, wanted, server, known, site)
     folder = home.servers / pin.name / pin.folder
+    if found is None or not _can_run(found, folder, site):
+        return _build(pin, wanted, server, known, site)
     pin = _with_entry(pin, server, known, folder)
     record = _brought_up_to(pin, found, folder, site)
     if record.checked and pin.tools:
@@ -65,6 +65,12 @@ def place(
     checked, offer = _try(record, folder, wanted, server, known, site)
     store.rewrite(home, checked, pin.folder)
     return Placed(_with_tools(pin, offer), checked, offer, "present")
+
+
+def _can_run(record: Record, folder: Path, site: Site) -> bool:
+    """Whether interpreter and entry file are still there: others update and remove them."""
+    command = store.absolute(record.command, folder, site.workspace.home)
+    return all(Path(word).exists() for word in command)
 
 
 def _brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:

@@ -132,7 +132,7 @@ def publish(home: Home, staging: Path, record: Record, folder: str) -> Path:
     _write(staging, record)
     final = home.servers / record.name / folder
     if final.exists():
-        # Its record is broken, else nobody would build it anew.
+        # It is broken, else nobody would build it anew.
         remove(home, record.name, folder)
     private_folder(final.parent)
     staging.rename(final)

@@ -39,6 +39,9 @@ _WANTS = re.compile(
 )
 
 
+_SILENT_HINT = "check that the package is a server; its page says how it is started"
+
+
 def is_broken(error: StartFailed) -> bool:
     """Whether the server's last words are those of a program that cannot work."""
     return any(_BROKEN.search(line) for line in _last_words(error))
@@ -94,7 +97,7 @@ def start_once(
         if reason is None or is_broken(told):
             raise StartFailed(
                 f"`{record.name}` {record.version} was not installed: {told.message}",
-                hint=told.hint,
+                hint=told.hint or (None if _last_words(told) else _SILENT_HINT),
                 details=told.details,
             ) from failure
         return replace(record, unchecked_reason=reason), None

@@ -6,6 +6,7 @@ files, its variables, extra indexes.
 """
 
 import configparser
+import os
 import re
 import sys
 import tomllib
@@ -205,7 +206,7 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
     named = environ.get("PIP_CONFIG_FILE")
     if named == "/dev/null":
         return []
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     apple = [home / "Library/Application Support", Path("/Library/Application Support")]
     user = [*(apple[:1] if sys.platform == "darwin" else []), _user_settings(environ)]
     system = [*_system_settings(environ), *(apple[1:] if sys.platform == "darwin" else [])]
@@ -218,8 +219,13 @@ def _pip_files(environ: Mapping[str, str]) -> list[Path]:
     ]
 
 
+def _home(environ: Mapping[str, str]) -> Path:
+    # Of a user who has none, as in a container, nothing is found there.
+    return Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111
+
+
 def _user_settings(environ: Mapping[str, str]) -> Path:
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
 
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,10 @@ def require_trust(workspace: Workspace, manifest: Manifest) -> None:
     if not harmless and not trusted(workspace, manifest):
         known = _read(workspace.home).get(_key(workspace), {})
         change = "was changed since it was trusted" if "trust" in known else "is not trusted yet"
+        path = shlex.quote(str(workspace.manifest))
         raise NotTrusted(
             f"`{workspace.manifest}` {change}",
-            hint=f"read it, then run `octave trust --manifest {workspace.manifest}`",
+            hint=f"read it, then run `octave trust --manifest {path}`",
             details={"manifest": str(workspace.manifest)},
         )
 

@@ -291,6 +291,7 @@ def test_the_users_scope_does_not_depend_on_the_folder_one_stands_in(user):
 
 def test_a_manifest_that_is_named_goes_into_the_users_entry_too(user):
     manifest = user.cwd / "octave.toml"
+    manifest.touch()
     stderr = user("add", "claude", "--manifest", "octave.toml")[2]
     assert "note:" not in stderr
     found = json.loads(user.file.read_bytes())["mcpServers"]["octave"]

@@ -61,6 +61,18 @@ def test_every_server_is_listed_with_its_state(world: World) -> None:
     assert table[1] == ["story-good", "1.0", "pypi", "idle", "3", "-", "0"]
 
 
+def test_a_stopped_server_is_listed_as_stopped_without_a_runtime_too(world: World) -> None:
+    world.offer("story-good", GOOD)
+    world.octave("install", "pypi:story-good")
+    try:
+        assert world.octave("start").code == 0
+        assert world.octave("stop", "story-good").code == 0
+    finally:
+        world.octave("shutdown")
+    (row,) = world.octave("list", "--json").json
+    assert (row["state"], row["tools"]) == ("stopped", 3)
+
+
 def test_a_running_server_is_listed_with_what_the_runtime_knows(world: World) -> None:
     world.offer("story-good", GOOD)
     world.octave("install", "pypi:story-good")

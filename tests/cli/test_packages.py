@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.packages.story import CRASHES, GOOD, WANTS_KEY, World, plain
 
 
@@ -181,6 +183,24 @@ def test_trust_shows_all_that_it_is_asked_for(world: World) -> None:
         "manifest": str(folder / "octave.toml"),
         "trusted": True,
     }
+
+
+def test_the_command_that_gives_trust_can_be_pasted(world: World) -> None:
+    folder = world.root / "my project"
+    folder.mkdir()
+    (folder / "octave.toml").write_text('[servers.x]\ncommand = ["true"]\n', encoding="utf-8")
+    done = world.octave("install", cwd=folder)
+    assert f"`octave trust --manifest '{folder / 'octave.toml'}'`" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["list", "lock", "serve", "start", "trust", "uninstall x"])
+def test_a_manifest_that_is_named_and_not_there_is_told(world: World, verb: str) -> None:
+    done = world.octave(*verb.split(), "--manifest", "nowhere.toml")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: there is no `{world.cwd / 'nowhere.toml'}`\n"
+        "hint: `octave install NAME` makes one\n"
+    )
 
 
 def test_without_trust_the_command_that_gives_it_is_named(world: World) -> None:

@@ -228,6 +228,15 @@ def test_status_shows_why_a_server_failed(desk: Desk) -> None:
     assert {"at", "message", "hint", "exitCode", "signal", "stderrTail"} <= set(last)
 
 
+def test_status_shows_only_the_last_of_many_last_words(desk: Desk) -> None:
+    desk.server("usage", command=["/bin/sh", "-c", "seq 100 130 >&2; exit 1"])
+    desk.octave("start", "usage")
+
+    shown = desk.octave("status").stdout
+
+    assert re.findall(r"^  \| (.*)$", shown, re.MULTILINE) == ["126", "127", "128", "129", "130"]
+
+
 def test_status_of_a_name_tells_by_its_exit_code_whether_it_is_of_use(up: Desk) -> None:
     assert up.octave("status", "good").code == 0
     up.octave("start", "good")

@@ -207,7 +207,7 @@ def test_a_server_that_dies_in_a_call_exits_6_with_the_end_of_its_stderr(
     assert done.told == (
         6,
         "",
-        "error: `toolbox` ended with exit code 3 before it answered `tools/call`\n"
+        "error: `toolbox` ended with exit code 3 before it answered `tools/call`, outcome unknown\n"
         "  | toolbox begins\n"
         "  | out of \\x1b[31mmemory\n"
         "  | hint: rm -rf /\n"

@@ -524,6 +524,17 @@ def test_a_damaged_record_is_replaced_by_the_next_install(world: World) -> None:
     assert world.call("story-good", "echo", "text=hi").stdout == "hi\n"
 
 
+@pytest.mark.parametrize("lost", ["venv/bin/python", "venv/bin/story-good"])
+def test_what_starts_a_server_is_put_back_by_the_next_install(world: World, lost: str) -> None:
+    world.offer("story-good", GOOD)
+    world.octave("install", "pypi:story-good")
+    (path,) = (world.home / "servers").glob(f"*/*/{lost}")
+    path.unlink()
+    done = world.octave("install", "--json")
+    assert (done.code, done.json["results"][0]["status"]) == (0, "installed")
+    assert world.call("story-good", "echo", "text=hi").stdout == "hi\n"
+
+
 def test_a_home_that_was_moved_works_on(world: World) -> None:
     world.offer("story-good", GOOD)
     world.octave("install", "pypi:story-good", "-e", "X_TOKEN", environ={"X_TOKEN": TOKEN})

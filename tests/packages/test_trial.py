@@ -116,6 +116,18 @@ def test_a_broken_server_is_refused_whatever_it_may_lack(lacking: str | None) ->
         start(ended("AttributeError: no", "X_TOKEN is required"), lacking)
 
 
+def test_a_program_that_ends_without_a_word_may_be_no_server() -> None:
+    def check(_: LaunchSpec) -> Offered:
+        raise StartFailed("`x` ended", details={"exitCode": 1, "signal": None, "stderrTail": []})
+
+    with pytest.raises(StartFailed, match="`x` 1 was not installed") as caught:
+        trial.start_once(
+            RECORD, ServerEntry("x", "npm:x"), LaunchSpec("x", ("a",), Path("/"), dict), check, None
+        )
+    assert caught.value.hint is not None
+    assert "check that the package is a server" in caught.value.hint
+
+
 def test_a_missing_variable_is_told_with_the_command_that_gives_it() -> None:
     def environment() -> dict[str, str]:
         raise StartFailed("`x` needs `KEY`", hint="octave install x -e KEY")
