@@ -218,13 +218,15 @@ def kill_again_and_again(path: Path, rounds: int) -> None:
 
 
 def test_writers_killed_at_any_moment_lose_and_double_no_line(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path / "x.log", 10)
+    kill_again_and_again(tmp_path / "x.log", 6)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(900)
 def test_two_hundred_killed_writers_lose_and_double_no_line(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path / "x.log", 200)
+    # Anew from time to time: each round reads all that was written.
+    for number in range(40):
+        kill_again_and_again(tmp_path / f"{number}.log", 5)
 
 
 async def test_a_closed_log_leaves_packing_for_the_next_time(tmp_path: Path) -> None:
@@ -372,6 +374,5 @@ def test_a_hundred_thousand_lines_are_followed_across_rotations(tmp_path: Path) 
     follow_writer(tmp_path / "x.log", 100_000, 100_000)
 
 
-@pytest.mark.campaign
 def test_a_million_lines_are_followed_across_rotations_at_one_megabyte(tmp_path: Path) -> None:
     follow_writer(tmp_path / "x.log", 1_000_000, 1_000_000)
