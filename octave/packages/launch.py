@@ -37,7 +37,7 @@ class LaunchSpec:
     """One server, ready to be started."""
 
     name: str
-    argv: tuple[str, ...]
+    argv: tuple[str, ...] = field(repr=False)
     """Absolute path of the interpreter, absolute path of the entry file, arguments."""
     cwd: Path
     environment: Callable[[], dict[str, str]] = field(repr=False)
