@@ -22,7 +22,7 @@ from octave.errors import (
 )
 from octave.home import Workspace
 from octave.remote import Remote
-from tests.serve.running import ask, home_workspace, manifest_text, request, running
+from tests.serve.running import BOUND_S, ask, home_workspace, manifest_text, request, running
 
 pytestmark = pytest.mark.anyio
 
@@ -150,11 +150,17 @@ async def test_a_client_that_leaves_cancels_its_call(workspace: Workspace) -> No
     await request(workspace, "octave/start", names=["good"])
     await stream.send(b'{"octave":{"version":1,"control":{}}}\n')
     await stream.send(json.dumps(asked).encode() + b"\n")
-    await stream.receive()
+    # The answer to a second request shows that the first is under way.
+    second = {"jsonrpc": "2.0", "id": 2, "method": "octave/status", "params": {}}
+    await stream.send(json.dumps(second).encode() + b"\n")
+    heard = b""
+    with anyio.fail_after(BOUND_S):
+        while b'"id":2' not in heard:
+            heard += await stream.receive()
     await stream.aclose()
     # Its process sleeps on, but the call is over and counted; a restart then need not drain it.
     calls = 0
-    with anyio.fail_after(5):
+    with anyio.fail_after(BOUND_S):
         while not calls:
             status = await request(workspace, "octave/status", names=["good"])
             calls = status["servers"][0]["calls"]
