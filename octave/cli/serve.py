@@ -17,7 +17,7 @@ from octave.errors import OctaveError, from_os_error
 from octave.home import Workspace
 from octave.packages import manifest
 from octave.remote import Remote
-from octave.runtime.server import Event
+from octave.runtime.events import Event
 from octave.serve import claim
 from octave.serve.app import Options, Report
 from octave.serve.app import serve as run

@@ -7,24 +7,20 @@ the process dies, its answer is broken or too large, or time is up. It needs no 
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from octave import __version__
 from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied, StartFailed
 from octave.packages.launch import LaunchSpec
-from octave.runtime import process, wire
+from octave.runtime import handshake, process, wire
 from octave.runtime.command import Command
 from octave.runtime.masking import Mask
+from octave.runtime.pending import Call, Pending
 from octave.runtime.wire import Message
 
-PROTOCOL_VERSION = "2025-11-25"
-VERSION_UNSUPPORTED = -32022
-"""How a server of MCP 2026-07-28 refuses an `initialize`; the versions it speaks are in `data`."""
 PERMANENT_EXIT_CODES = {126, 127}
 """A program could not be executed, or was not found: what shells and `env` say."""
 
@@ -51,20 +47,6 @@ class Callbacks:
     """Bytes as they came but for the values of secrets, not cut into lines."""
 
 
-@dataclass(slots=True)
-class _Call:
-    method: str
-    answer: asyncio.Future[Message]
-    timeout_s: float
-    ends_at_s: float
-    """The latest the deadline can move to, on the event loop's clock."""
-    on_progress: Callable[[bytes], None] | None = None
-    token: bytes | None = None
-    """The client's progress token, raw; towards the server the link id stands in for it."""
-    scope: anyio.CancelScope | None = None
-    ticket: int = 0
-
-
 class Connection:
     """An open conversation, made by `connect`."""
 
@@ -79,8 +61,6 @@ class Connection:
         self.protocol_version = ""
         self.noise = 0
         """Lines on stdout that were no messages."""
-        self.strays = 0
-        """Answers and progress nobody asked for."""
         self.closed = anyio.Event()
         """Set when nothing more can come: the process ended, or closed its stdout."""
         self._callbacks = callbacks
@@ -90,8 +70,7 @@ class Connection:
         self.last_heard_s = self._loop.time()
         """When its last byte arrived, on stdout or stderr; the event loop's clock."""
         self._abandoned: str | None = None
-        self._pending: dict[bytes, _Call] = {}
-        self._last_id = 0
+        self._pending = Pending()
 
     @property
     def pid(self) -> int:
@@ -107,6 +86,11 @@ class Connection:
     def stderr_tail(self) -> list[str]:
         """The last lines the server wrote to stderr, oldest first."""
         return self._process.stderr_tail
+
+    @property
+    def strays(self) -> int:
+        """Answers and progress nobody asked for."""
+        return self._pending.strays
 
     @property
     def in_flight(self) -> int:
@@ -136,8 +120,8 @@ class Connection:
 
         `params` is raw JSON. Raises as `forward` does.
         """
-        link_id = self._next_id()
-        call = self._call(method, timeout_s, timeout_s)
+        link_id = self._pending.next_id()
+        call = Call(method, timeout_s, timeout_s)
         return await self._exchange(link_id, wire.request(link_id, method, params), call)
 
     async def forward(
@@ -163,8 +147,8 @@ class Connection:
             CallTimedOut: no answer in time.
             OctaveError: the answer is too large, or no JSON.
         """
-        link_id = self._next_id()
-        call = self._call(message.method or "", timeout_s, timeout_max_s)
+        link_id = self._pending.next_id()
+        call = Call(message.method or "", timeout_s, timeout_max_s)
         edits = {**changes, ("id",): link_id}
         token = _progress_token(message)
         if token is not None:
@@ -188,22 +172,12 @@ class Connection:
 
     # Asking.
 
-    def _next_id(self) -> bytes:
-        self._last_id += 1
-        return b"%d" % self._last_id
-
-    def _call(self, method: str, timeout_s: float, timeout_max_s: float) -> _Call:
-        ends_at_s = self._loop.time() + max(timeout_s, timeout_max_s)
-        return _Call(method, self._loop.create_future(), timeout_s, ends_at_s)
-
-    async def _exchange(self, link_id: bytes, line: bytes, call: _Call) -> Message:
+    async def _exchange(self, link_id: bytes, line: bytes, call: Call) -> Message:
         self._write(line, call)
-        self._pending[link_id] = call
         try:
-            with anyio.move_on_after(call.timeout_s) as call.scope:
+            with self._pending.waiting(link_id, call):
                 return await call.answer
         finally:
-            del self._pending[link_id]
             if not call.answer.done() or call.answer.cancelled():
                 self._cancel(link_id, call)
             else:
@@ -214,7 +188,7 @@ class Connection:
             details={"method": call.method, "timeoutSeconds": call.timeout_s},
         )
 
-    def _write(self, line: bytes, call: _Call) -> None:
+    def _write(self, line: bytes, call: Call) -> None:
         if self.closed.is_set():
             raise self._death(call)
         try:
@@ -223,10 +197,10 @@ class Connection:
             # It is dying, or lives and cannot be talked to any more: `_end` will say which.
             self._process.end_soon()
 
-    def _cancel(self, link_id: bytes, call: _Call) -> None:
+    def _cancel(self, link_id: bytes, call: Call) -> None:
         if self.closed.is_set() or self._process.withdraw(call.ticket):
             return
-        if call.method != "initialize":  # the one request that must not be cancelled
+        if call.method != handshake.METHOD:  # the one request that must not be cancelled
             self.send(wire.notification(_CANCELLED, b'{"requestId":%b}' % link_id))
 
     # Hearing.
@@ -250,26 +224,13 @@ class Connection:
 
     def _route(self, message: Message) -> None:
         if message.method is None:
-            self._answered(message)
+            self._pending.answered(message)
         elif message.id is not None:
             self._asked(message)
         elif message.method == _PROGRESS:
-            self._progressed(message)
+            self._pending.progressed(message)
         else:
             self._callbacks.on_notification(message)
-
-    def _answered(self, message: Message) -> None:
-        call = self._pending.get(message.id or b"")
-        if call is not None and not call.answer.done():
-            call.answer.set_result(message)
-        elif not self._was_ours(message.id):
-            self.strays += 1
-
-    def _was_ours(self, answer_id: bytes | None) -> bool:
-        """The answer to a request that was cancelled: late, and no fault of the server's."""
-        longest = len(str(self._last_id))
-        is_number = answer_id is not None and answer_id.isdigit() and len(answer_id) <= longest
-        return is_number and 0 < int(answer_id or b"0") <= self._last_id
 
     def _asked(self, message: Message) -> None:
         identifier = message.id or b"null"
@@ -280,18 +241,6 @@ class Connection:
         else:
             text = f"Method not found: {message.method}"
             self.send(wire.error(identifier, wire.METHOD_NOT_FOUND, text))
-
-    def _progressed(self, message: Message) -> None:
-        token = wire.member(message.params or b"{}", "progressToken")
-        call = self._pending.get(token or b"")
-        if call is None or call.token is None or call.answer.done():
-            if not self._was_ours(token):
-                self.strays += 1
-            return
-        if call.scope is not None:
-            call.scope.deadline = min(self._loop.time() + call.timeout_s, call.ends_at_s)
-        if call.on_progress is not None:
-            call.on_progress(wire.splice(message.line, {("params", "progressToken"): call.token}))
 
     def _too_large(self, line: wire.Oversize) -> None:
         self._failed(
@@ -312,19 +261,15 @@ class Connection:
     def _failed(self, head: bytes, text: str, hint: str, noise: bytes | None = None) -> None:
         self.noise += 1
         self._callbacks.on_noise(self._mask.whole(head if noise is None else noise))
-        call = self._pending.get(wire.scan_id(head) or b"")
-        if call is not None and not call.answer.done():
-            call.answer.set_exception(OctaveError(text, hint))
+        self._pending.fail(wire.scan_id(head) or b"", OctaveError(text, hint))
 
     # The end.
 
     def _end(self) -> None:
         self.closed.set()
-        for call in self._pending.values():
-            if not call.answer.done():
-                call.answer.set_exception(self._death(call))
+        self._pending.fail_all(self._death)
 
-    def _death(self, call: _Call) -> ServerDied:
+    def _death(self, call: Call) -> ServerDied:
         return ServerDied(
             f"`{self.name}` {self.how_it_ended} before it answered `{call.method}`",
             hint=f"`octave logs {self.name}` shows what it wrote",
@@ -342,13 +287,11 @@ class Connection:
     # The beginning.
 
     async def _shake_hands(self, timeout_s: float) -> None:
-        params = {
-            "protocolVersion": PROTOCOL_VERSION,
-            "capabilities": {},
-            "clientInfo": {"name": "octave", "version": __version__},
-        }
         try:
-            answer = await self.request("initialize", json.dumps(params).encode(), timeout_s)
+            answer = await self.request(handshake.METHOD, handshake.PARAMS, timeout_s)
+            greeting = handshake.read(answer)
+        except handshake.Refused as error:
+            raise self.refused(str(error)) from error
         except CallTimedOut as error:
             reason = f"did not answer `initialize` within {timeout_s:g} s"
             raise self.refused(reason, phase="timeout") from error
@@ -356,11 +299,9 @@ class Connection:
             raise self.refused(f"{self.how_it_ended} before it answered `initialize`") from error
         except OctaveError as error:
             raise self.refused(f"did not start: {error.message}") from error
-        version = None if answer.result is None else _text(answer.result, "protocolVersion")
-        if answer.result is None or version is None:
-            raise self.refused(_refusal(answer))
-        self.initialize_result, self.protocol_version = answer.result, version
-        self.send(wire.notification("notifications/initialized"))
+        self.initialize_result = greeting.result
+        self.protocol_version = greeting.protocol_version
+        self.send(wire.notification(handshake.DONE))
 
 
 @contextlib.asynccontextmanager
@@ -396,20 +337,3 @@ def _progress_token(message: Message) -> bytes | None:
     if params is None or not (b"progressToken" in params or b"\\u" in params):
         return None
     return wire.member(params, "_meta", "progressToken")
-
-
-def _text(raw: bytes, *path: str) -> str | None:
-    found = wire.member(raw, *path)
-    value = None if found is None else json.loads(found)
-    return value if isinstance(value, str) else None
-
-
-def _refusal(answer: Message) -> str:
-    if answer.error is None:
-        return "answered `initialize` with a result that has no `protocolVersion`"
-    code, message = wire.member(answer.error, "code"), _text(answer.error, "message") or "no reason"
-    supported = wire.member(answer.error, "data", "supported")
-    if code in (b"%d" % VERSION_UNSUPPORTED, b"%d" % wire.METHOD_NOT_FOUND) or supported:
-        versions = f" ({supported.decode(errors='replace')})" if supported else ""
-        return f"speaks only a newer protocol version{versions} than Octave does here: {message}"
-    return f"refused `initialize`: {message}"

@@ -8,7 +8,6 @@ straight to the connection. What happens next is decided by `lifecycle.decide` a
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from octave.runtime import lifecycle
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
+from octave.runtime.events import Clock, Event, Listeners
 from octave.runtime.health import Checkup
 from octave.runtime.lifecycle import Action
 from octave.runtime.logs import ServerLog, stamp
@@ -43,37 +43,6 @@ _log = logging.getLogger(__name__)
 
 _LIVE = frozenset({"starting", "ready", "stopping"})
 """States with a process, or with one on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Where time comes from, in seconds."""
-
-    monotonic_s: Callable[[], float]
-    wall_s: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something happened to a server.
-
-    `kind` is the state it has entered, as FORMATS names them, or `died`, which comes before the
-    state that follows. `details` hold JSON values: pid, message, exitCode, signal, stderrTail.
-    """
-
-    at: str
-    """RFC 3339, UTC."""
-    server: str
-    kind: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Who hears of a server. Called in the event loop; must neither block nor raise."""
-
-    event: Callable[[Event], None]
-    notification: Callable[[str, Message], None]
 
 
 class Server:

@@ -14,9 +14,10 @@ import anyio.to_thread
 
 from octave.errors import OctaveError, ServerNotFound, did_you_mean
 from octave.packages.launch import LaunchSpec
+from octave.runtime.events import Clock, Event, Listeners
 from octave.runtime.logs import ServerLog
 from octave.runtime.metrics import tree_memory_bytes
-from octave.runtime.server import Clock, Event, Listeners, Server
+from octave.runtime.server import Server
 from octave.runtime.wire import Message
 
 STARTS_AT_ONCE = 8

@@ -32,9 +32,9 @@ from octave.home import Workspace
 from octave.packages import manifest
 from octave.packages.launch import LaunchSpec
 from octave.packages.specs import launch_specs
+from octave.runtime.events import Event
 from octave.runtime.logs import ServerLog
 from octave.runtime.marker import Run
-from octave.runtime.server import Event
 from octave.runtime.supervisor import Supervisor
 from octave.serve import claim
 from octave.serve.control import Control, Runtime

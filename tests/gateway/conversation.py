@@ -17,8 +17,8 @@ from octave.gateway.router import Router
 from octave.gateway.session import Session
 from octave.packages.launch import LaunchSpec, Policy
 from octave.runtime import wire
+from octave.runtime.events import Event
 from octave.runtime.logs import ServerLog
-from octave.runtime.server import Event
 from octave.runtime.supervisor import Supervisor
 
 BOUND_S = 5.0

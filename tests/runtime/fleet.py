@@ -12,8 +12,9 @@ import anyio
 
 from octave.packages.launch import LaunchSpec, Policy
 from octave.runtime import wire
+from octave.runtime.events import Clock, Event
 from octave.runtime.logs import ServerLog
-from octave.runtime.server import Clock, Event, Server
+from octave.runtime.server import Server
 from octave.runtime.supervisor import Supervisor
 
 SERVERS = Path(__file__).parents[1] / "servers"

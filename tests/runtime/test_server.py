@@ -22,8 +22,8 @@ from octave.errors import (
 from octave.packages.launch import Policy
 from octave.runtime import lifecycle, wire
 from octave.runtime import server as server_module
+from octave.runtime.events import Clock
 from octave.runtime.log_reader import read
-from octave.runtime.server import Clock
 from tests.runtime.fleet import SERVERS, Run, call, is_alive, launch, running
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from octave.home import Home, Workspace
 from octave.remote import Remote
-from octave.runtime.server import Event
+from octave.runtime.events import Event
 from octave.serve.app import Options, Report, serve
 
 CHECKOUT = Path(__file__).parent.parent.parent
