@@ -31,9 +31,10 @@ A tool that answers ``isError`` is a result, not an exception; `call` exits with
 A `Bug` is whatever else arrives at the CLI's edge: a report file is written.
 """
 
+import contextlib
 import difflib
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 EXIT_CODES: Mapping[int, str] = {
@@ -286,6 +287,24 @@ def from_os_error(error: OSError) -> OctaveError | None:
         return None
     where = f" `{error.filename}`" if error.filename else ""
     return StorageFailed(f"cannot write{where}: {error.strerror}", hint=_STORAGE_HINTS[error.errno])
+
+
+@contextlib.contextmanager
+def ungrouped() -> Iterator[None]:
+    """Raise what a task group met as the error it is, when each is Octave's own or of the disk.
+
+    Callers know no groups; several errors become the first.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        _, bugs = group.split((OctaveError, OSError))
+        if bugs is not None:
+            raise
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def nearest(name: str, candidates: Iterable[str], most: int = 3) -> list[str]:

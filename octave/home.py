@@ -3,12 +3,26 @@
 A `Home` holds what is installed, shared by all workspaces. A `Workspace` is a manifest, its
 lockfile and its state: the home itself, or a project with its state in `.octave/` beside
 `octave.toml`. Nothing here decides anything and nothing is created before `prepare`.
+
+`atomic_write` is how every file comes about whose half would be worth less than nothing:
+
+    octave.toml octave.lock    a person's own, 0644: meant to be committed
+    secrets.toml               a person's own, 0600; each key on its own is Octave's
+    workspaces.json clients.json stopped.json      what Octave remembers
+    catalogue/NAME.json        what a server offers; also without its file, after asking again
+    servers/*/*/record.json    makes a version installed; its folder is renamed into place
+    run/token run/runtime.json run/ID.run          of one runtime, and gone with it
+    README .gitignore, and the configuration files of AI tools
+
+Logs, downloads and the folders in staging/ have owners of their own and may end anywhere.
 """
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -30,24 +44,76 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace `path` by `content`, or leave it as it was: temporary file, fsync, rename.
 
     A reader sees the old bytes or the new ones, also after `kill -9`. A symbolic link is
-    followed, so that a manifest kept in a dotfiles folder stays a link.
+    followed, so that a manifest kept in a dotfiles folder stays a link. What killed writers of
+    the same file left behind goes.
 
     Raises:
-        OSError: the folder is missing, full or not writable.
+        OSError: the folder is missing, full or not writable; its `filename` is the target.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    sweep(target.parent, target.name)
     try:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+        _replace(target, content, mode)
+    except OSError as error:
+        # A failed write knows a number only, a failed rename the temporary file.
+        error.filename, error.filename2 = os.fspath(target), None
+        raise
+
+
+def _replace(target: Path, content: bytes, mode: int) -> None:
+    descriptor, temporary = _temporary(target, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+            temporary.replace(target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of killed writers from `folder`; with `name`, of that file alone.
+
+    What a living writer is about is left alone, and so is what cannot be looked at.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and name in (None, found[1]):
+                with contextlib.suppress(OSError):
+                    _sweep_away(entry.path)
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.tmp", re.DOTALL)
+
+
+def _sweep_away(path: str) -> None:
+    # A pipe of that name would wait for a reader.
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)  # noqa: PTH108 - as scandir gave it
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(target: Path, mode: int) -> tuple[int, Path]:
+    """Return a new file beside `target`, open and locked: whoever holds the lock is alive."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        path = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+        descriptor = os.open(path, flags, mode)
+        # Where locks do not work, nobody sweeps either.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, path
+        # Swept in the moment before it was locked.
+        os.close(descriptor)
 
 
 def private_folder(path: Path) -> Path:
@@ -148,12 +214,13 @@ class Home:
         return self.root / "secrets.toml"
 
     def prepare(self) -> None:
-        """Create the home and its README; idempotent.
+        """Create the home and its README, and sweep it; idempotent.
 
         Raises:
             OSError: it cannot be written, or belongs to another user.
         """
         private_folder(self.root)
+        sweep(self.root)
         for folder in (self.servers, self.runtimes, self.staging, self.cache, self.locks):
             private_folder(folder)
         readme = self.root / "README"
@@ -231,7 +298,7 @@ class Workspace:
         return self.state / "catalogue" / f"{server}.json"
 
     def prepare(self) -> None:
-        """Create the home and the state folders; idempotent.
+        """Create the home and the state folders, and sweep them; idempotent.
 
         Raises:
             OSError: they cannot be written, or belong to another user.
@@ -242,6 +309,8 @@ class Workspace:
             atomic_write(self.state / ".gitignore", b"*\n", 0o644)
         for folder in ("data", "logs", "catalogue", "run"):
             private_folder(self.state / folder)
+        for place in (self.state, self.run, self.state / "catalogue"):
+            sweep(place)
 
     def new_socket(self, environ: Mapping[str, str]) -> Path:
         """Return where a runtime should bind its socket; a long path moves to a short folder.

@@ -68,6 +68,18 @@ def test_another_system_error_is_not_about_storage():
     assert errors.from_os_error(OSError("no number")) is None
 
 
+@pytest.mark.parametrize("error", [errors.Locked("x"), OSError(errno.ENOSPC, "full")])
+def test_what_a_task_group_met_is_raised_as_it_is(error):
+    with pytest.raises(type(error)) as caught, errors.ungrouped():
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [error])])
+    assert caught.value is error
+
+
+def test_a_bug_among_what_a_task_group_met_stays_in_sight():
+    with pytest.raises(ExceptionGroup), errors.ungrouped():
+        raise ExceptionGroup("tasks", [errors.Locked("x"), KeyError("bug")])
+
+
 def test_the_nearest_names_come_best_first_in_their_own_spelling():
     assert errors.nearest("githb", ["gitlab", "GitHub", "slack"]) == ["GitHub", "gitlab"]
     assert errors.nearest("x", []) == []

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import stat
@@ -15,7 +17,9 @@ from octave.home import (
     atomic_write,
     find_workspace,
     private_folder,
+    sweep,
 )
+from tests.small_disk import fill, small_disk
 
 
 @pytest.fixture
@@ -76,6 +80,94 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
     with pytest.raises(FileNotFoundError):
         atomic_write(tmp_path / "missing" / "file", b"new")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_row_28_an_error_while_writing_leaves_the_old_file_and_no_litter(
+    tmp_path, monkeypatch, number, step
+):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "file"
+    atomic_write(path, b"old")
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        atomic_write(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_row_28_a_write_that_ends_half_way_leaves_the_old_file_and_no_litter(tmp_path):
+    with small_disk(tmp_path / "disk", "64k"):
+        path = tmp_path / "disk" / "file"
+        atomic_write(path, b"old")
+        fill(path.parent).unlink()
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            atomic_write(path, b"x" * 100_000)
+        assert path.read_bytes() == b"old"
+        assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+        atomic_write(path, b"new")
+        assert path.read_bytes() == b"new"
+
+
+def test_the_next_write_removes_what_a_killed_one_of_the_same_file_left(tmp_path):
+    (tmp_path / ".file.0123456789ab.tmp").touch()
+    others = {".other.0123456789ab.tmp", ".file.tmp", "file.0123456789ab.tmp"}
+    for name in others:
+        (tmp_path / name).touch()
+    atomic_write(tmp_path / "file", b"new")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", *others}
+
+
+def test_the_temporary_file_of_a_living_writer_is_left_alone(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def another_comes(descriptor: int) -> None:
+        fsync(descriptor)
+        monkeypatch.setattr(os, "fsync", fsync)
+        sweep(tmp_path)
+        atomic_write(tmp_path / "file", b"of another")
+
+    monkeypatch.setattr(os, "fsync", another_comes)
+    atomic_write(tmp_path / "file", b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_writer_swept_before_it_is_known_to_live_begins_again(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def swept_before(descriptor: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        sweep(tmp_path)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", swept_before)
+    atomic_write(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_a_sweep_passes_by_what_it_cannot_open(tmp_path):
+    (tmp_path / "target").touch()
+    (tmp_path / ".link.0123456789ab.tmp").symlink_to("target")
+    (tmp_path / ".folder.0123456789ab.tmp").mkdir()
+    os.mkfifo(tmp_path / ".pipe.0123456789ab.tmp")
+    sweep(tmp_path)
+    sweep(tmp_path / "missing")
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_preparing_a_workspace_sweeps_its_state(home, tmp_path):
+    workspace = Workspace(home, tmp_path / "project" / MANIFEST)
+    workspace.manifest.parent.mkdir()
+    workspace.prepare()
+    folders = (home.root, workspace.state, workspace.run, workspace.catalogue("x").parent)
+    for folder in folders:
+        (folder / ".gone.0123456789ab.tmp").touch()
+    workspace.prepare()
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_private_folder_and_its_parents_are_private_whatever_the_umask(tmp_path, open_umask):

@@ -6,11 +6,12 @@ import typer
 
 from octave.cli import render
 from octave.cli.options import manners
-from octave.cli.output import tell, write_json
-from octave.errors import RuntimeNotRunning
+from octave.cli.output import safe, tell, write_json
+from octave.errors import OctaveError, RuntimeNotRunning
 from octave.home import Workspace
 from octave.packages import manifest, store, workspaces
 from octave.packages.manifest import ServerEntry
+from octave.packages.store import Record
 from octave.remote import Remote
 from octave.serve import claim
 
@@ -59,10 +60,19 @@ def _alive(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return {server["name"]: server for server in servers}
 
 
+def _record(workspace: Workspace, name: str, folder: str) -> Record | None:
+    """Return the record; say what is wrong with one that cannot be used, for the rest goes on."""
+    try:
+        return store.require(workspace.home, name, folder)
+    except OctaveError as error:
+        tell(f"warning: {safe(error.message)}; hint: {error.hint}")
+        return None
+
+
 def _row(
     workspace: Workspace, server: ServerEntry, folder: str | None, alive: dict[str, Any]
 ) -> dict[str, Any]:
-    record = store.find(workspace.home, server.name, folder) if folder else None
+    record = _record(workspace, server.name, folder) if folder else None
     if server.package is not None:
         kind = server.package.partition(":")[0]
         state = "idle" if record else "failed"

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from octave.errors import StorageFailed
 from octave.home import Home, atomic_write, private_folder
+from octave.packages import state_file
 
 FORMAT = 1
 
@@ -70,18 +70,7 @@ def drop(home: Home, file: Path, key: str) -> None:
 
 
 def _read(home: Home) -> dict[tuple[str, str], Record]:
-    path = home.clients
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    version = found.get("format") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise StorageFailed(
-            f"`{path}` has format {version}, and this version of Octave reads {FORMAT}",
-            hint="install a newer Octave: `pip install -U octave-mcp`",
-        )
-    entries = found.get("entries") if isinstance(found, dict) else None
+    entries = state_file.read(home.clients, FORMAT).get("entries")
     names = {field.name for field in fields(Record)}
     records = [
         Record(**entry)

@@ -66,7 +66,7 @@ def install(request: Request, site: Site) -> Outcome:
         site.bench.note(note)
     name = _name_for(request, choice)
     home = site.workspace.home
-    home.prepare()
+    store.prepare(home)
     workspaces.require_trust(site.workspace, manifest.load(site.workspace.manifest))
     # May ask a person: nobody else waits for the answer, and no step is shown over the question.
     given = variables.sort(name, request.answers, choice.known, site.bench.environ)
@@ -93,7 +93,7 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
     Raises:
         LockStale: `locked`, and the lockfile answers something else.
     """
-    site.workspace.home.prepare()
+    store.prepare(site.workspace.home)
     wanted = manifest.load(site.workspace.manifest)
     workspaces.require_trust(site.workspace, wanted)
     lock = lockfile.read(site.workspace.lockfile)
@@ -111,7 +111,7 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
 
 def lock_all(site: Site) -> list[Outcome]:
     """Write a lockfile that answers the manifest, installing nothing; one outcome a server."""
-    site.workspace.home.prepare()
+    store.prepare(site.workspace.home)
     wanted = manifest.load(site.workspace.manifest)
     pins = lockfile.read(site.workspace.lockfile).pins
     servers = [server for server in wanted.servers.values() if server.package is not None]

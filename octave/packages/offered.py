@@ -4,13 +4,15 @@ The hand-over back from the runtime: `install` learns with it what it installed,
 server's tools stay listed from the file. Every list item is the exact text the server wrote.
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from octave.home import atomic_write, private_folder
+from octave.packages import state_file
 
 FORMAT = 1
 LISTS: Mapping[str, str] = {
@@ -21,9 +23,15 @@ LISTS: Mapping[str, str] = {
 }
 """The member that holds the items, and the method that lists them (MCP 2025-11-25)."""
 
+_log = logging.getLogger(__name__)
+
 
 class _Named(msgspec.Struct):
     name: str = ""
+
+
+class _Format(msgspec.Struct):
+    format: int
 
 
 class _File(msgspec.Struct):
@@ -42,6 +50,8 @@ class Offered:
     """The `result` of `initialize`: protocolVersion, capabilities, serverInfo, instructions."""
     lists: Mapping[str, tuple[bytes, ...]]
     """Keys as in `LISTS`; a list the server has no capability for is absent."""
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What of the lists is missing here, and why; sentences. Not kept in the file."""
 
     @property
     def tools(self) -> tuple[bytes, ...]:
@@ -56,14 +66,21 @@ class Offered:
 
 
 def save(path: Path, offered: Offered, version: str, digest: str) -> None:
-    """Keep `offered` in `path` as what `version` with `digest` offers."""
+    """Keep `offered` in `path` as what `version` with `digest` offers.
+
+    What a newer Octave keeps there stays. A text that could not be read back, as one with a lone
+    surrogate, is left out until the server is asked again.
+    """
+    if _is_newer(path) or not _is_readable(offered.initialize):
+        return
     content = _File(
         format=FORMAT,
         version=version,
         digest=digest,
         initialize=msgspec.Raw(offered.initialize),
         lists={
-            kind: [msgspec.Raw(item) for item in items] for kind, items in offered.lists.items()
+            kind: [msgspec.Raw(item) for item in items if _is_readable(item)]
+            for kind, items in offered.lists.items()
         },
     )
     private_folder(path.parent)
@@ -73,8 +90,13 @@ def save(path: Path, offered: Offered, version: str, digest: str) -> None:
 def load(path: Path, version: str, digest: str) -> Offered | None:
     """Return what `path` keeps for `version` with `digest`; None when it is missing or other."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError, RecursionError):
+        content = path.read_bytes()
+        found = msgspec.json.decode(content, type=_File)
+    except OSError:
+        return None
+    except (ValueError, RecursionError):
+        if not _is_newer(path):
+            state_file.set_aside(path, content)
         return None
     if (found.format, found.version, found.digest) != (FORMAT, version, digest):
         return None
@@ -82,3 +104,21 @@ def load(path: Path, version: str, digest: str) -> Offered | None:
         bytes(found.initialize),
         {kind: tuple(bytes(item) for item in items) for kind, items in found.lists.items()},
     )
+
+
+def _is_readable(text: bytes) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_newer(path: Path) -> bool:
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_Format).format
+    except (OSError, ValueError, RecursionError):
+        return False
+    if found > FORMAT:
+        _log.error("%s; the lists are not kept", state_file.too_new(path, found, FORMAT))
+    return found > FORMAT

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from octave.errors import StartFailed
+from octave.errors import IntegrityFailed, StartFailed
 from octave.home import Workspace
 from octave.packages import lockfile, store, trial
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
-from octave.packages.lockfile import Pin
+from octave.packages.lockfile import Pin, ToolPin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.offered import Offered
 from octave.packages.registry import PackageChoice, Registry
@@ -156,7 +156,12 @@ def _try(
 def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
     if offer is None:
         return pin
-    hashes = {tool.name: tool for tool in map(lockfile.definition_hashes, offer.tools)}
+    hashes: dict[str, ToolPin] = {}
+    for tool in offer.tools:
+        # One that reads in two ways, or in none, costs neither the others nor the server.
+        with contextlib.suppress(IntegrityFailed):
+            tool_pin = lockfile.definition_hashes(tool)
+            hashes[tool_pin.name] = tool_pin
     return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
 
 

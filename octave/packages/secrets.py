@@ -94,9 +94,7 @@ class Secrets:
             return {}
         except (ValueError, RecursionError):
             # Its cause would quote the text around the fault: a secret.
-            raise StorageFailed(
-                f"`{path}` is damaged", hint="repair it, or move it away and set the secrets anew"
-            ) from None
+            raise _damaged(path) from None
         version, stored = found.get("version"), found.get("secrets")
         if isinstance(version, int) and version > FORMAT:
             raise StorageFailed(
@@ -104,7 +102,7 @@ class Secrets:
                 hint="install a newer Octave: `pip install -U octave-mcp`",
             )
         if version != FORMAT or not isinstance(stored, dict):
-            raise StorageFailed(f"`{path}` is damaged", hint="set the secrets anew")
+            raise _damaged(path)
         return {key: value for key, value in stored.items() if isinstance(value, str)}
 
     def _write(self, stored: Mapping[str, str]) -> None:
@@ -112,6 +110,12 @@ class Secrets:
         text = _HEADER + tomli_w.dumps(document)
         private_folder(self._home.root)
         atomic_write(self._home.secrets, text.encode(), 0o600)
+
+
+def _damaged(path: Path) -> StorageFailed:
+    return StorageFailed(
+        f"`{path}` is damaged", hint="repair it, or move it away and set the secrets anew"
+    )
 
 
 def resolve(value: Value, environ: Mapping[str, str], store: Secrets, base: Path) -> str:

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from octave.errors import Locked
+from octave.errors import Locked, StartFailed
 from octave.home import Home, atomic_write, private_folder
+from octave.packages import state_file
 
 FORMAT = 1
 RECORD = "record.json"
@@ -81,6 +82,22 @@ def locked(
         yield
     finally:
         lock.release()
+
+
+def prepare(home: Home) -> None:
+    """Create the home, and sweep from it what installations that died have staged.
+
+    The caller holds no lock of a server: what is staged under one that is held belongs to its
+    holder.
+
+    Raises:
+        OSError: it cannot be written, or belongs to another user.
+    """
+    home.prepare()
+    for room in home.staging.iterdir():
+        lock = FileLock(home.locks / f"{room.name}.lock", timeout=0, mode=0o600)
+        with contextlib.suppress(Timeout, OSError), lock:
+            shutil.rmtree(room)
 
 
 def stage(home: Home, name: str) -> Path:
@@ -152,18 +169,46 @@ def _write(folder: Path, record: Record) -> None:
 
 
 def find(home: Home, name: str, folder: str) -> Record | None:
-    """Return the record of an installed version; None when it is not, or not wholly, there."""
+    """Return the record of an installed version; None when it is not, or not wholly, there.
+
+    Raises:
+        StorageFailed: a newer Octave installed it.
+    """
+    path = record_path(home, name, folder)
     try:
-        content = (home.servers / name / folder / RECORD).read_bytes()
-        if msgspec.json.decode(content, type=_Format).format != FORMAT:
-            return None
-        return msgspec.json.decode(content, type=Record)
+        content = path.read_bytes()
+        found = msgspec.json.decode(content, type=_Format).format
+        if found > FORMAT:
+            raise state_file.too_new(path, found, FORMAT)
+        return msgspec.json.decode(content, type=Record) if found == FORMAT else None
     except (OSError, ValueError, RecursionError):
         return None
 
 
 class _Format(msgspec.Struct):
     format: int
+
+
+def record_path(home: Home, name: str, folder: str) -> Path:
+    """Return where the record of a version lies, or would."""
+    return home.servers / name / folder / RECORD
+
+
+def require(home: Home, name: str, folder: str) -> Record:
+    """Return the record of an installed version.
+
+    Raises:
+        StartFailed: it is not there, or damaged.
+        StorageFailed: as `find`.
+    """
+    record = find(home, name, folder)
+    if record is None:
+        path = record_path(home, name, folder)
+        reason = "is damaged" if path.exists() else "is missing"
+        raise StartFailed(
+            f"`{name}` is not installed: its record `{path}` {reason}", hint="octave install"
+        )
+    return record
 
 
 def folders(home: Home, name: str) -> tuple[str, ...]:
@@ -174,8 +219,14 @@ def folders(home: Home, name: str) -> tuple[str, ...]:
         return ()
 
 
+def compile_cache(home: Home, name: str, folder: str) -> Path:
+    """Return where a version's interpreter may keep what it compiled; goes with the version."""
+    return home.cache / "compiled" / name / folder
+
+
 def remove(home: Home, name: str, folder: str) -> None:
     """Remove an installed version: it is gone at once, its bytes a moment later."""
+    shutil.rmtree(compile_cache(home, name, folder), ignore_errors=True)
     source = home.servers / name / folder
     grave = private_folder(home.staging / name) / f"gone-{secrets.token_hex(4)}"
     with contextlib.suppress(FileNotFoundError):

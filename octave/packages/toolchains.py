@@ -5,7 +5,6 @@ home from a wheel whose version and hashes are pinned in `node-24.txt`. The Pyth
 on, when it fits; else another installed one. Nothing else is ever downloaded.
 """
 
-import contextlib
 import json
 import os
 import platform
@@ -182,9 +181,7 @@ def _installed_node(folder: Path, version: str) -> Node | None:
 
 def _install_node(bench: "Bench", folder: Path, version: str) -> Node:
     bench.progress(f"downloading node {version}")
-    staging = bench.home.staging / f"node-{version}-{os.getpid()}"
-    shutil.rmtree(staging, ignore_errors=True)
-    private_folder(staging)
+    staging = store.stage(bench.home, _NODE_LOCK)
     try:
         words: list[str | Path] = ["pip", "install", "--target", staging, "-r", _NODE_PINS]
         words += ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
@@ -205,8 +202,7 @@ def _install_node(bench: "Bench", folder: Path, version: str) -> Node:
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(staging)
+        store.discard(staging)
     installed = _installed_node(folder, version)
     assert installed
     return installed

@@ -1,5 +1,6 @@
 """Uninstall: out of the manifest and lockfile first, off the running runtime, then off the disk."""
 
+import contextlib
 import shutil
 
 from octave.errors import IntegrityFailed, ServerNotFound, did_you_mean
@@ -13,15 +14,16 @@ from octave.packages.secrets import Secrets
 def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
     """Remove a server from manifest, lockfile and disk; with `purge` its data and secrets too.
 
-    What another workspace's lockfile names stays: its version folder, and the secrets.
+    What another workspace's lockfile names stays: its version folder, and the secrets. Doing it
+    again finishes what was killed.
 
     Raises:
-        ServerNotFound: the manifest does not name it.
+        ServerNotFound: neither does the manifest name it, nor is anything left of it.
     """
     workspace, home = site.workspace, site.workspace.home
-    # Before anything is locked or made: only a name in the manifest is fit for a path.
-    _require_named(workspace, name)
-    home.prepare()
+    # Before anything is locked or made.
+    _require_known(workspace, name, purge=purge)
+    store.prepare(home)
     with store.locked(home, name, site.bench.progress):
         with ledger.changing(workspace):
             _strike_out(workspace, name)
@@ -30,26 +32,45 @@ def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
         for folder in store.folders(home, name):
             if elsewhere is not None and folder not in elsewhere:
                 store.remove(home, name, folder)
+        with contextlib.suppress(OSError):
+            # A removal that was killed before its last step leaves it empty.
+            (home.servers / name).rmdir()
         workspace.catalogue(name).unlink(missing_ok=True)
         warning = _purge(workspace, name, shared=elsewhere != set()) if purge else ""
     return Outcome(name, "removed", warning=warning)
 
 
-def _require_named(workspace: Workspace, name: str) -> None:
+def _require_known(workspace: Workspace, name: str, *, purge: bool) -> None:
     names = manifest.load(workspace.manifest).servers
-    if name not in names:
-        raise ServerNotFound(
-            f"`{name}` is not in `{workspace.manifest}`",
-            hint=did_you_mean(name, names) or "octave list",
-        )
+    # Only a name that a manifest may hold is fit for a path.
+    if name in names or (manifest.is_server_name(name) and _is_left(workspace, name, purge=purge)):
+        return
+    raise ServerNotFound(
+        f"`{name}` is not in `{workspace.manifest}`",
+        hint=did_you_mean(name, names) or "octave list",
+    )
+
+
+def _is_left(workspace: Workspace, name: str, *, purge: bool) -> bool:
+    """Whether an uninstall, or an install, that was killed left something to remove."""
+    elsewhere = _folders_elsewhere(workspace, name)
+    place, folders = workspace.home.servers / name, set(store.folders(workspace.home, name))
+    is_used = elsewhere is None or (folders and folders <= elsewhere)
+    return (
+        (place.exists() and not is_used)
+        or name in lockfile.read(workspace.lockfile).pins
+        or workspace.catalogue(name).exists()
+        or (purge and workspace.data(name).exists())
+    )
 
 
 def _strike_out(workspace: Workspace, name: str) -> None:
-    _require_named(workspace, name)
-    was_trusted = workspaces.trusted(workspace, manifest.load(workspace.manifest))
+    wanted = manifest.load(workspace.manifest)
+    was_trusted = workspaces.trusted(workspace, wanted)
     manifest_edit.remove_server(workspace.manifest, name)
     pins = lockfile.read(workspace.lockfile).pins
-    ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
+    if name in pins or name in wanted.servers:
+        ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
     if was_trusted:
         workspaces.trust(workspace, manifest.load(workspace.manifest))
 

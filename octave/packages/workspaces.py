@@ -16,9 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from octave.errors import IntegrityFailed, Locked, NotTrusted, StorageFailed
+from octave.errors import IntegrityFailed, Locked, NotTrusted
 from octave.home import Home, Workspace, atomic_write, private_folder
-from octave.packages import lockfile
+from octave.packages import lockfile, state_file
 from octave.packages.manifest import Manifest, Reference
 
 FORMAT = 1
@@ -115,20 +115,9 @@ def _digest(content: bytes) -> str:
 
 def _read(home: Home) -> dict[str, dict[str, Any]]:
     """Return what is known of each manifest, by its path; a broken file knows nothing."""
-    try:
-        found = json.loads(home.workspaces.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    version = found.get("format") if isinstance(found, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise StorageFailed(
-            f"`{home.workspaces}` has format {version}, and this version of Octave reads {FORMAT}",
-            hint="install a newer Octave: `pip install -U octave-mcp`",
-        )
-    known = found.get("workspaces") if isinstance(found, dict) else None
-    if version != FORMAT or not isinstance(known, dict):
-        return {}
-    return {key: entry for key, entry in known.items() if isinstance(entry, dict)}
+    known = state_file.read(home.workspaces, FORMAT).get("workspaces")
+    entries = known.items() if isinstance(known, dict) else ()
+    return {key: entry for key, entry in entries if isinstance(entry, dict)}
 
 
 def _note(workspace: Workspace, facts: Mapping[str, object]) -> None:

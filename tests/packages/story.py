@@ -120,8 +120,13 @@ class World:
     def start(
         self, *words: str, environ: Mapping[str, str] | None = None, **more: Any
     ) -> subprocess.Popen[str]:
+        return self.run([sys.executable, "-m", "octave", *words], environ, **more)
+
+    def run(
+        self, argv: Sequence[str], environ: Mapping[str, str] | None = None, **more: Any
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "octave", *words],
+            argv,
             cwd=more.pop("cwd", self.cwd),
             env={**self.environ, **(environ or {})},
             stdin=subprocess.DEVNULL,

@@ -1,19 +1,17 @@
 """The story of installing, for real: an index on loopback, uv, little servers, the command."""
 
-import contextlib
 import json
 import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -30,16 +28,17 @@ from octave.packages.registry import Registry, bundled_folder
 from octave.packages.secrets import Secrets
 from octave.packages.variables import Answers
 from tests.packages.story import (
-    CHECKOUT,
     CRASHES,
     ECHO,
     GOOD,
     QUOTES_ITS_KEY,
+    SERVERS,
     WANTS_KEY,
     WANTS_NETWORK,
     World,
     ended,
 )
+from tests.small_disk import small_disk
 
 TOKEN = "hush-0815-value"
 
@@ -63,6 +62,20 @@ def test_install_lock_record_launch_and_probe_are_one_story(world: World) -> Non
     assert str(world.root) not in world.lockfile + json.dumps(world.record("story-good"))
     assert list((world.home / "staging").iterdir()) == []
     assert world.call("story-good", "echo", "text=hi").told == (0, "hi\n", "")
+
+
+def test_a_definition_nobody_can_pin_costs_neither_the_others_nor_the_server(world: World) -> None:
+    answer = (
+        '"result":{"tools":[null,{"inputSchema":{}},{"name":"good","inputSchema":{"type":"object"}},'
+        '{"name":"two","name":"faced","inputSchema":{"type":"object"}}]}'
+    )
+    server = (SERVERS / "list_answer.py").read_text(encoding="utf-8")
+    server = server.replace("import sys\n", f"import sys\nsys.argv[1:] = [{answer!r}]\n")
+    world.offer("story-odd", server)
+    done = world.octave("install", "pypi:story-odd")
+    assert done.code == 0, done.stderr
+    (pin,) = tomllib.loads(world.lockfile)["server"]
+    assert [tool["name"] for tool in pin["tools"]] == ["good"]
 
 
 def test_the_second_install_finds_what_is_there(world: World) -> None:
@@ -461,7 +474,7 @@ def test_four_installs_at_once_are_one_install_and_three_finds(world: World) -> 
     assert len(world.installed()) == 1
 
 
-def test_installs_of_different_servers_at_once_all_end_up_in_both_files(world: World) -> None:
+def test_row_43_installs_at_once_all_end_up_in_both_files(world: World) -> None:
     names = [f"story-{letter}" for letter in "abcd"]
     for name in names:
         world.offer(name, GOOD)
@@ -577,20 +590,8 @@ def test_a_limit_on_file_size_is_a_storage_error_that_leaves_nothing(world: Worl
     assert world.installed() == []
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    words = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("needs root and a mount")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.parametrize("size", ["64k", "160k"])
-def test_a_full_disk_is_a_storage_error_that_leaves_nothing(world: World, size: str) -> None:
+def test_row_28_a_full_disk_is_a_storage_error_that_leaves_nothing(world: World, size: str) -> None:
     world.offer("story-good", GOOD)
     with small_disk(world.home, size):
         done = world.octave("install", "pypi:story-good", "--json")
@@ -600,27 +601,33 @@ def test_a_full_disk_is_a_storage_error_that_leaves_nothing(world: World, size: 
         assert not (world.home / "octave.toml").exists()
 
 
+AS_ANOTHER_USER = """
+import importlib, os, sys
+# First: another user may not be allowed to read what this interpreter is made of.
+for name in ("cli.packages", "packages.ecosystems.pypi", "runtime.probe"):
+    importlib.import_module(f"octave.{name}")
+run = importlib.import_module("octave.cli.main").run
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 def test_a_home_that_may_not_be_written_is_a_storage_error(world: World) -> None:
     world.offer("story-good", GOOD)
     world.home.mkdir(mode=0o500)
-    unprivileged: dict[str, Any] = {}
+    words = ["install", "pypi:story-good", "--json"]
+    program = [sys.executable, "-m", "octave", *words]
     if os.getuid() == 0:
         shutil.chown(world.home, 65534)
         for folder in [world.root, *world.root.parents[:3]]:
             if folder.stat().st_uid == 0 and not folder.stat().st_mode & 0o001:
                 folder.chmod(folder.stat().st_mode | 0o011)
-        if not _can_read_checkout(65534):
-            pytest.skip("another user cannot reach the checkout")
-        unprivileged = {"user": 65534, "group": 65534, "extra_groups": []}
-    done = world.octave("install", "pypi:story-good", "--json", **unprivileged)
+        program = [sys.executable, "-c", AS_ANOTHER_USER, *words]
+    done = ended(world.run(program))
     assert (done.code, done.error["code"]) == (1, "storage_failed")
     assert "OCTAVE_HOME" in done.error["hint"]
-
-
-def _can_read_checkout(user: int) -> bool:
-    words = ["test", "-r", str(CHECKOUT / "octave" / "__init__.py")]
-    done = subprocess.run(words, check=False, user=user, group=user, extra_groups=[])
-    return done.returncode == 0
 
 
 def test_a_file_in_the_place_of_the_home_is_a_storage_error(world: World) -> None:

@@ -40,3 +40,12 @@ def test_names_are_in_the_servers_order() -> None:
     offer = Offered(b"{}", {"prompts": (b'{"name":"b"}', b'{"title":"t"}', b'{"name":"a"}')})
     assert offer.names("prompts") == ("b", "", "a")
     assert offer.names() == ()
+
+
+def test_an_item_that_cannot_be_read_back_takes_no_other_with_it(tmp_path: Path) -> None:
+    lone = b'{"name":"\\ud800"}'
+    deep = b'{"name":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    offered.save(tmp_path / "x.json", Offered(b"{}", {"tools": (lone, TOOL, deep)}), "1", "d")
+    assert offered.load(tmp_path / "x.json", "1", "d") == Offered(b"{}", {"tools": (TOOL,)})
+    offered.save(tmp_path / "y.json", Offered(lone, {}), "1", "d")
+    assert not (tmp_path / "y.json").exists()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from octave.errors import StorageFailed
 from octave.home import Home
 from octave.packages import store
 from octave.packages.store import Record
@@ -60,7 +61,8 @@ def test_a_folder_without_record_counts_for_nothing(home: Home) -> None:
         "null",
         "\0" * 64,
         "[" * 100_000,
-        '{"format": 2}',
+        '{"format": 0}',
+        '{"format": "2"}',
         '{"format": 1}',
         '{"format": 1, "name": 5}',
         json.dumps({"format": 1, **{"name": "good", "command": "python"}}),
@@ -69,6 +71,13 @@ def test_a_folder_without_record_counts_for_nothing(home: Home) -> None:
 def test_a_damaged_record_is_no_record(home: Home, content: str) -> None:
     (published(home) / store.RECORD).write_text(content, encoding="utf-8")
     assert store.find(home, "good", "1.0-b") is None
+
+
+def test_a_record_of_a_newer_octave_is_refused_by_its_name(home: Home) -> None:
+    path = published(home) / store.RECORD
+    path.write_text('{"format": 2}', encoding="utf-8")
+    with pytest.raises(StorageFailed, match=r"record\.json` has format 2, and this .* reads 1"):
+        store.find(home, "good", "1.0-b")
 
 
 def test_a_record_with_a_command_of_the_wrong_type_is_no_record(home: Home) -> None:
@@ -101,6 +110,16 @@ def test_staging_sweeps_what_a_dead_predecessor_left(home: Home) -> None:
     fresh = store.stage(home, "good")
     assert [path.name for path in fresh.parent.iterdir()] == [fresh.name]
     assert list(fresh.iterdir()) == []
+
+
+def test_preparing_sweeps_what_the_dead_staged_and_nothing_of_the_living(home: Home) -> None:
+    for name in ("dead", "alive"):
+        (store.stage(home, name) / "half").write_text("x", encoding="utf-8")
+    with store.locked(home, "alive"):
+        store.prepare(home)
+        assert [path.name for path in home.staging.iterdir()] == ["alive"]
+    store.prepare(home)
+    assert list(home.staging.iterdir()) == []
 
 
 def test_a_rewritten_record_is_what_is_found(home: Home) -> None:
