@@ -55,6 +55,8 @@ def tools(
     for tool in found:
         name = tool["qualifiedName"] if server is None else tool.get("name")
         write(_line(signature(str(name), tool.get("inputSchema"))))
+        if "_problem" in tool:
+            write(f"    not shown to AI tools: {_line(str(tool['_problem']))}")
         summary = str(tool.get("description") or "").strip().partition("\n")[0]
         if summary:
             write(f"    {_line(summary)}")
@@ -152,16 +154,28 @@ def _known_tools(
 
 def _kept_tools(workspace: Workspace, server: str) -> list[dict[str, Any]]:
     """Return what the catalogue on disk has, in the runtime's form."""
+    from octave.gateway import schemas
+    from octave.gateway.listing import listing
     from octave.gateway.naming import qualified
+    from octave.packages.offered import Offered
+    from octave.runtime import wire
 
     try:
-        offered = json.loads(workspace.catalogue(server).read_bytes())["lists"].get("tools", [])
-        tools = [tool for tool in offered if isinstance(tool, dict)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        kept = wire.member(workspace.catalogue(server).read_bytes(), "lists", "tools") or b"[]"
+        items = wire.elements(kept)
+        tools = [json.loads(schemas.readable(item)) for item in items]
+    except (OSError, ValueError, RecursionError):
         return []
+    problems = listing(server, Offered(b"{}", {"tools": tuple(items)})).problems
     return [
-        {"server": server, "qualifiedName": qualified(server, str(tool.get("name", ""))), **tool}
-        for tool in tools
+        {
+            "server": server,
+            "qualifiedName": qualified(server, str(tool.get("name", ""))),
+            **({"_problem": problems[position]} if position in problems else {}),
+            **tool,
+        }
+        for position, tool in enumerate(tools)
+        if isinstance(tool, dict)
     ]
 
 

@@ -2,25 +2,25 @@
 
 A server is asked anew when it became ready, when it says that a list changed, and when it is awake,
 never says so, and was last asked a while ago. Whoever listens is told which lists changed. One
-server that cannot be asked takes away only its own items.
+server that cannot be asked takes away only its own items. What is wrong with the lists of a server
+is a warning in its log.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from octave.errors import NotRunning, OctaveError, ServerNotFound, did_you_mean
 from octave.gateway.listing import Listing, listing
 from octave.packages import offered as offered_file
 from octave.packages.offered import LISTS, Offered
-from octave.runtime import wire
+from octave.runtime import wire, worker
 from octave.runtime.server import Server
 from octave.runtime.supervisor import Supervisor
 
@@ -28,6 +28,11 @@ FIRST_LISTS_S = 5.0
 """How long a list waits for servers that must be asked first; the rest follows by list_changed."""
 DEBOUNCE_S = 0.05
 """Servers send several list_changed in a row; one look answers them all."""
+LOOKS_APART_S = 0.5
+"""From one look for list_changed to the next: a server that never ceases to change is passed on,
+but neither costs the processor nor has its clients read all the time."""
+WARNINGS = 50
+"""So many of one look at a server are written; whoever has more need not read them all."""
 CAPABILITIES: Mapping[str, str] = {
     "tools": "tools",
     "prompts": "prompts",
@@ -48,6 +53,8 @@ class _Kept:
     key: _Key
     listing: Listing | None
     asked_at_s: float = float("-inf")
+    warned: frozenset[str] = frozenset()
+    """What the last look found to be wrong."""
 
 
 @dataclass(slots=True)
@@ -61,6 +68,9 @@ class _Look:
 
 class Catalogue:
     """What each server of a supervisor offers.
+
+    Of each server up to `probe.LISTS_BYTES` of items are kept, of each list up to `probe.ITEMS`;
+    tools and prompts twice, as the server wrote them and under their qualified names.
 
     Args:
         path_of: where a server's lists are kept on disk.
@@ -84,6 +94,7 @@ class Catalogue:
         self._kept: dict[str, _Kept] = {}
         self._looks: dict[str, _Look] = {}
         self._noticed: dict[str, set[str]] = {}
+        self._looked_at_s: dict[str, float] = {}
         self._first_asked_s: dict[tuple[str, _Key], float] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -159,7 +170,7 @@ class Catalogue:
             waiting.update(lists)
 
     async def _settle(self, name: str) -> None:
-        await anyio.sleep(DEBOUNCE_S)
+        await anyio.sleep(max(DEBOUNCE_S, self._rest_s(name)))
         while (running := self._looks.get(name)) is not None:
             # It may have read the list before the change.
             await running.done.wait()
@@ -168,9 +179,15 @@ class Catalogue:
         if server is None:
             return
         if server.state == "ready":
+            self._looked_at_s[name] = anyio.current_time()
             self._begin(name, lists)
         else:
             self.on_changed(name, frozenset(lists))
+
+    def _rest_s(self, name: str) -> float:
+        """Return in how many seconds the server may be asked again for list_changed."""
+        since_s = anyio.current_time() - self._looked_at_s.get(name, float("-inf"))
+        return max(0.0, LOOKS_APART_S - since_s)
 
     def _kept_of(self, server: Server) -> _Kept:
         key = (server.spec.version, server.spec.digest)
@@ -196,9 +213,10 @@ class Catalogue:
         if server.state != "ready":
             return None
         old = self._clock() - kept.asked_at_s >= self._tool_cache_s
-        if name in self._noticed or (old and not announces_changes(kept.listing.offered)):
+        if name in self._noticed and not self._rest_s(name):
+            self._looked_at_s[name] = anyio.current_time()
             return self._begin(name)
-        return None
+        return self._begin(name) if old and not announces_changes(kept.listing.offered) else None
 
     def _begin(self, name: str, noticed: Iterable[str] = ()) -> _Look:
         server = self._supervisor.servers.get(name)
@@ -224,6 +242,8 @@ class Catalogue:
             look.error = None
         except OctaveError as error:
             look.error = error
+            if server.state == "ready":
+                self._warn(server, [f"its lists are not to be had: {error.message}"])
         finally:
             del self._looks[server.name]
             look.done.set()
@@ -236,27 +256,37 @@ class Catalogue:
         now_s = self._clock()
         offered = await server.ask()
         before = self._kept_of(server)
-        old = before.listing.offered if before.listing else None
-        if old == offered:
+        old = before.listing
+        if old is not None and old.offered == offered:
             before.asked_at_s = now_s
+            self._warn(server, (*offered.warnings, *old.warnings))
             return set()
-        new = listing(server.name, offered)
-        if new.broken:
-            _log.warning("`%s` lists %d items without a usable name", server.name, new.broken)
-        self._kept[server.name] = _Kept(key, new, now_s)
+        # In a thread: thousands of definitions take longer than a call may wait.
+        new = await worker.run(listing, server.name, offered)
+        self._kept[server.name] = _Kept(key, new, now_s, before.warned)
         server.offered = offered
+        self._warn(server, (*offered.warnings, *new.warnings))
         await self._save(server.name, offered, key)
         return {
             kind
             for kind in LISTS
-            if offered.lists.get(kind, ()) != (old.lists.get(kind, ()) if old else ())
+            if offered.lists.get(kind, ()) != (old.offered.lists.get(kind, ()) if old else ())
         }
+
+    def _warn(self, server: Server, warnings: Sequence[str]) -> None:
+        """Write into the log of a server what its last look did not find to be wrong already."""
+        kept = self._kept_of(server)
+        news = [text for text in warnings if text not in kept.warned]
+        kept.warned = frozenset(warnings)
+        more = [f"{len(news) - WARNINGS} more warnings"] if len(news) > WARNINGS else []
+        for text in (*news[:WARNINGS], *more):
+            server.tell("warning", {"message": text})
 
     async def _save(self, name: str, offered: Offered, key: _Key) -> None:
         save = partial(offered_file.save, self._path_of(name), offered, *key)
         try:
             # Writing it safely takes tens of milliseconds, during which no call would move.
-            await anyio.to_thread.run_sync(save)
+            await worker.run(save)
         except OSError as error:
             _log.warning("cannot keep the lists of `%s`: %s", name, error)
 

@@ -1,17 +1,24 @@
 """One server's lists, made ready for an aggregated face: qualified names and the way back.
 
 Pure. A definition changes in its `name` alone, every other byte stays as the server wrote it. An
-item without a usable name is left out and counted; it takes nothing else with it.
+item that nobody could use, or call by its name, is not shown; it takes nothing else with it, and
+whoever wants to know is told why.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from octave.gateway.naming import qualified
+from octave.gateway import schemas
+from octave.gateway.naming import SEPARATOR, qualified
 from octave.packages.offered import Offered
 from octave.runtime import wire
+
+NAME_CHARS = 80
+"""So much of a name is shown in a warning: a server may give it any length."""
+EXAMPLES = 3
+"""So many names stand for all that were changed for the same reason."""
 
 Table = Mapping[str, tuple["Entry", ...]]
 """Entries by qualified name; more than one where names of the server collide."""
@@ -29,7 +36,9 @@ class Entry:
     name_json: bytes
     """The JSON text of `name`, as the server wrote it."""
     definition: bytes
-    """The raw definition under its qualified name."""
+    """The raw definition under its qualified name; as it came where there is a problem."""
+    problem: str | None = None
+    """Why it is not shown. It can be called all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +52,60 @@ class Listing:
     resources: frozenset[str]
     templates: tuple[tuple[str, ...], ...]
     """Of each template the literal parts around its expressions."""
-    broken: int
-    """Items left out of the tables."""
+    problems: Mapping[int, str]
+    """Why a tool is not shown, by its position in the server's list; words that follow its name."""
+    warnings: tuple[str, ...]
+    """Sentences about what is not shown, or shown under another name."""
 
     def has_template_for(self, uri: str) -> bool:
         """Whether a resource template of the server could have made `uri`."""
         return any(_fits(uri, parts) for parts in self.templates)
 
+    def definitions(self, kind: str) -> Iterator[bytes]:
+        """Yield the raw items of a list (key of `LISTS`) as an aggregated face shows them."""
+        if kind not in {"tools", "prompts"}:
+            yield from self.offered.lists.get(kind, ())
+            return
+        table = self.tools if kind == "tools" else self.prompts
+        for twins in table.values():
+            yield from [twin.definition for twin in twins if twin.problem is None][:1]
+
 
 def listing(server: str, offered: Offered) -> Listing:
     """Return `offered` as the listing of `server`."""
-    tools, broken_tools = _table(server, offered.lists.get("tools", ()))
-    prompts, broken_prompts = _table(server, offered.lists.get("prompts", ()))
+    tools = _Names(server, "tool")
+    for position, item in enumerate(offered.lists.get("tools", ())):
+        tools.add(position, item, schemas.problem(item))
+    prompts = _Names(server, "prompt")
+    for position, item in enumerate(offered.lists.get("prompts", ())):
+        prompts.add(position, item, None)
     uris = [text_of(item, "uri") for item in offered.lists.get("resources", ())]
     templates = [
         text_of(item, "uriTemplate") for item in offered.lists.get("resourceTemplates", ())
     ]
+    nameless = uris.count(None) + templates.count(None)
     return Listing(
         server=server,
         offered=offered,
-        tools=tools,
-        prompts=prompts,
+        tools=tools.table,
+        prompts=prompts.table,
         resources=frozenset(uri for uri in uris if uri is not None),
         templates=tuple(
             tuple(_EXPRESSION.split(template)) for template in templates if template is not None
         ),
-        broken=broken_tools + broken_prompts + uris.count(None) + templates.count(None),
+        problems=tools.problems,
+        warnings=(
+            *tools.warnings(),
+            *prompts.warnings(),
+            *([f"resources and templates without a URI: {nameless}"] if nameless else []),
+        ),
     )
+
+
+def shown(name: str) -> str:
+    """Return a name as a warning quotes it: look-alikes and control characters as escapes."""
+    text = json.dumps(name)[1:-1]
+    return f"`{text}`" if len(text) <= NAME_CHARS else f"`{text[:NAME_CHARS]}...`"
 
 
 def text_of(text: bytes | None, *path: str) -> str | None:
@@ -85,26 +121,63 @@ def text_of(text: bytes | None, *path: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _table(server: str, items: Iterable[bytes]) -> tuple[Table, int]:
-    table: dict[str, tuple[Entry, ...]] = {}
-    broken = 0
-    for item in items:
+@dataclass(slots=True)
+class _Names:
+    """The table of one list while it is built, and what there is to be said about it."""
+
+    server: str
+    kind: str
+    table: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    _nameless: int = 0
+    _told: list[str] = field(default_factory=list)
+    _repeated: dict[str, int] = field(default_factory=dict)
+    _changed: list[str] = field(default_factory=list)
+
+    def add(self, position: int, item: bytes, problem: str | None) -> None:
         name = text_of(item, "name")
-        if name is None:
-            broken += 1
-            continue
-        key = qualified(server, name)
-        twins = table.get(key, ())
+        if not name:
+            self._nameless += 1
+            self.problems[position] = problem or "it has no usable name"
+            return
+        key = qualified(self.server, name)
+        twins = self.table.get(key, ())
         # A name listed twice is one tool to whoever calls it: the first definition stands.
-        if all(twin.name != name for twin in twins):
-            table[key] = (*twins, _entry(server, name, key, item))
-    return table, broken
+        if any(twin.name == name for twin in twins):
+            self._repeated[name] = self._repeated.get(name, 1) + 1
+            self.problems[position] = f"an earlier {self.kind} has its name"
+            return
+        if twins:
+            both = " and ".join(shown(each) for each in (twins[0].name, name))
+            self._told.append(f"{self.kind}s {both} get the same name `{key}`: no call of it works")
+        elif key != f"{self.server}{SEPARATOR}{name}":
+            self._changed.append(f"{shown(name)} as `{key}`")
+        if problem is not None:
+            self.problems[position] = problem
+            self._told.append(f"{self.kind} {shown(name)} is not shown to AI tools: {problem}")
+        self.table[key] = (*twins, _entry(self.server, name, key, item, problem))
+
+    def warnings(self) -> Iterable[str]:
+        yield from self._told
+        if self._nameless:
+            yield f"{self.kind}s without a name, not shown to AI tools: {self._nameless}"
+        for name, times in self._repeated.items():
+            yield f"{self.kind} {shown(name)} is listed {times} times: the first definition counts"
+        if self._changed:
+            yield _changes(self.kind, self._changed)
 
 
-def _entry(server: str, name: str, key: str, item: bytes) -> Entry:
+def _changes(kind: str, changed: Sequence[str]) -> str:
+    examples = ", ".join(changed[:EXAMPLES])
+    more = f", and {len(changed) - EXAMPLES} more" if len(changed) > EXAMPLES else ""
+    return f"AI tools know {kind} {examples}{more}: they do not take every name"
+
+
+def _entry(server: str, name: str, key: str, item: bytes, problem: str | None) -> Entry:
     name_json = wire.member(item, "name") or b'""'
-    definition = wire.splice(item, {("name",): json.dumps(key).encode()})
-    return Entry(server, name, name_json, definition)
+    if problem is not None:
+        return Entry(server, name, name_json, item, problem)
+    return Entry(server, name, name_json, wire.splice(item, {("name",): json.dumps(key).encode()}))
 
 
 def _fits(uri: str, parts: tuple[str, ...]) -> bool:

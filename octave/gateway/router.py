@@ -96,8 +96,12 @@ class Router:
             return await self._by_uri(scope, _needed(params, "ref", "uri"))
         return None
 
-    async def merged_tools(self, servers: Sequence[str] | None = None) -> list[tuple[str, bytes]]:
+    async def merged_tools(
+        self, servers: Sequence[str] | None = None
+    ) -> list[tuple[str, bytes, str | None]]:
         """Return server and raw definition of every tool of `servers` (None: all), as listed.
+
+        Third, the words that follow its name, why an aggregated face does not show it; or None.
 
         Raises:
             ServerNotFound: one of `servers` does not exist.
@@ -110,9 +114,9 @@ class Router:
         known = await self.listings(Scope(None if servers is None else tuple(servers)))
         # An item that is no object has no name to be called by.
         return [
-            (each.server, tool)
+            (each.server, tool, each.problems.get(position))
             for each in known
-            for tool in each.offered.tools
+            for position, tool in enumerate(each.offered.tools)
             if tool.startswith(b"{")
         ]
 

@@ -203,7 +203,8 @@ class Session:
         server: Server,
         changes: Mapping[wire.Path, bytes],
     ) -> bytes:
-        uri = text_of(message.params, "uri") or ""
+        is_about_one = (message.method or "").startswith("resources/")
+        uri = (text_of(message.params, "uri") if is_about_one else None) or ""
         key = (server.name, uri)
         if message.method == "resources/unsubscribe":
             self._member.subscriptions.discard(key)
@@ -239,6 +240,10 @@ def refusal(identifier: bytes, error: OctaveError) -> bytes:
     invalid = isinstance(error, (NotFound, UsageError))
     code = wire.INVALID_PARAMS if invalid else wire.INTERNAL_ERROR
     text = error.message if error.hint is None else f"{error.message}; {error.hint}"
+    tail = error.details.get("stderrTail")
+    if tail:
+        # Of an error most clients, and every model, are shown this text alone.
+        text = "\n".join((text, "its last lines on stderr:", *tail))
     data: dict[str, object] = {"octave": error.as_json()}
     if "uri" in error.details:
         data["uri"] = error.details["uri"]
@@ -255,11 +260,7 @@ def _list_result(kind: str, items: Iterable[bytes]) -> bytes:
 
 def _merged(known: Iterable[Listing], kind: str) -> Iterable[bytes]:
     for each in known:
-        if kind in {"tools", "prompts"}:
-            table = each.tools if kind == "tools" else each.prompts
-            yield from (twins[0].definition for twins in table.values())
-        else:
-            yield from each.offered.lists.get(kind, ())
+        yield from each.definitions(kind)
 
 
 def _merged_initialize(known: Iterable[Listing], version: bytes) -> bytes:

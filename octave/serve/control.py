@@ -14,6 +14,7 @@ import anyio
 import msgspec
 
 from octave.errors import CallTimedOut, OctaveError, UsageError
+from octave.gateway import schemas
 from octave.gateway.listing import text_of
 from octave.gateway.naming import qualified
 from octave.gateway.router import Router
@@ -106,6 +107,7 @@ class Control:
     async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:
         """Return a raw JSON array of ``{"server", "qualifiedName", ...the definition}``.
 
+        Before the definition stands `_problem`, why AI tools are not shown it, where that is so.
         With `fresh` the `server` is asked now, whatever is known of it.
 
         Raises:
@@ -118,11 +120,12 @@ class Control:
         found = await self._router.merged_tools(None if server is None else [server])
         return _array(
             _with_members(
-                tool,
-                {"server": name, "qualifiedName": qualified(name, text_of(tool, "name") or "")},
+                tool if problem is None else schemas.readable(tool),
+                {"server": name, "qualifiedName": qualified(name, text_of(tool, "name") or "")}
+                | ({} if problem is None else {"_problem": problem}),
                 first=True,
             )
-            for name, tool in found
+            for name, tool, problem in found
         )
 
     async def api_tools(self) -> bytes:
@@ -132,7 +135,7 @@ class Control:
             _with_members(
                 tool, {"_serverId": name, "_serverName": servers[name].spec.title or name}
             )
-            for name, tool in await self._router.merged_tools()
+            for name, tool, _ in await self._router.merged_tools()
         )
         return b'{"tools":%b}' % tools
 

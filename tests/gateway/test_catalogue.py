@@ -9,6 +9,7 @@ from octave.errors import OctaveError, ServerNotFound
 from octave.gateway import catalogue
 from octave.packages import offered as offered_file
 from octave.packages.offered import Offered
+from octave.runtime.events import Event
 from tests.gateway.conversation import BOUND_S, SERVERS, Desk, call, desk, missing, odd, spec
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +135,30 @@ async def test_lists_that_cannot_be_kept_are_used_all_the_same(tmp_path: Path) -
     async with desk(tmp_path, odd("one")) as found:
         await found.catalogue.refresh("one")
         assert found.catalogue.get("one") is not None
+
+
+async def test_what_is_wrong_with_lists_is_told_once(tmp_path: Path) -> None:
+    broken = spec("broken", SERVERS / "list_answer.py", '"result":{"tools":[{"name":"a"}]}')
+    async with desk(tmp_path, broken) as found:
+        told: list[Event] = []
+        found.supervisor.on_event = told.append
+        for _ in range(3):
+            await found.catalogue.refresh("broken")
+        warnings = [event.details["message"] for event in told if event.kind == "warning"]
+        assert warnings == ["tool `a` is not shown to AI tools: it has no `inputSchema`"]
+
+
+async def test_many_warnings_are_told_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "WARNINGS", 2)
+    async with desk(tmp_path, spec("weird", SERVERS / "weird_schemas.py")) as found:
+        told: list[Event] = []
+        found.supervisor.on_event = told.append
+        await found.catalogue.refresh("weird")
+        warnings = [event.details["message"] for event in told if event.kind == "warning"]
+        assert len(warnings) == 3
+        assert warnings[-1] == "19 more warnings"
 
 
 async def test_server_that_cannot_be_asked_tells_why(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from octave.errors import StartFailed
 from octave.packages.launch import LaunchSpec
 from octave.runtime import probe as probe_module
 from octave.runtime.connection import Callbacks, connect
+from octave.runtime.nesting import is_deeper
 from octave.runtime.probe import ask, probe
 
 SERVERS = Path(__file__).parent.parent / "servers"
@@ -98,9 +99,65 @@ def test_a_repeated_cursor_ends_the_list(tmp_path):
     assert pages('"again"', tmp_path)[0] == ("t1", "t2")
 
 
-def test_a_list_without_end_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(probe_module, "PAGES", 5)
-    assert len(pages("self.pages", tmp_path)[0]) == 5
+@pytest.mark.parametrize(
+    ("bound", "value", "count", "warning"),
+    [
+        ("PAGES", 5, 5, "has more than 5 pages"),
+        ("ITEMS", 5, 5, "has more than 5 items"),
+        ("LISTS_TIME_S", -1, 1, "takes longer than -1 s"),
+        ("CURSOR_BYTES", 1, 9, "gives a cursor of 2 bytes"),
+        ("LISTS_BYTES", 170, 2, "makes the lists longer than 170 bytes"),
+    ],
+)
+def test_a_list_without_end_is_ended_with_a_warning(monkeypatch, bound, value, count, warning):
+    monkeypatch.setattr(probe_module, bound, value)
+    offered = probe(script(PAGED.replace("NEXT", "self.pages + 1")), BOUND_S)
+    assert len(offered.tools) == count
+    assert offered.warnings == (f"`tools/list` {warning}; what follows is left out",)
+
+
+def test_a_list_as_long_as_a_bound_has_no_warning(monkeypatch):
+    monkeypatch.setattr(probe_module, "PAGES", 3)
+    monkeypatch.setattr(probe_module, "ITEMS", 3)
+    offered = probe(
+        script(PAGED.replace("NEXT", "self.pages if self.pages < 3 else None")), BOUND_S
+    )
+    assert offered.warnings == ()
+
+
+LATER_REFUSED = """
+def caps(self):
+    return {"prompts": {}}
+def before(self, msg):
+    if msg["method"] == "prompts/list" and "cursor" in msg.get("params", {}):
+        self.error(msg, -32000, "gone")
+    elif msg["method"] == "prompts/list":
+        self.reply(msg, {"prompts": [{"name": "p"}], "nextCursor": "2"})
+    return msg["method"] == "prompts/list"
+"""
+
+
+def test_a_page_that_is_refused_ends_its_list():
+    offered = probe(script(LATER_REFUSED), BOUND_S)
+    assert offered.names("prompts") == ("p",)
+    (warning,) = offered.warnings
+    assert warning.startswith("`prompts/list` refused a page: ")
+
+
+@pytest.mark.parametrize("depth", [300, 20_000])
+def test_what_is_nested_too_deep_is_cut_and_the_rest_kept(depth):
+    spec = script(
+        f"""
+def list_tools(self, msg, params):
+    deep = '{{"name":"deep","x":' + '[' * {depth} + ']' * {depth} + '}}'
+    raw('{{"jsonrpc":"2.0","id":%d,"result":{{"tools":[%s,{{"name":"b","n":1.10}}]}}}}\\n'
+        % (msg["id"], deep))
+"""
+    )
+    deep, plain = probe(spec, BOUND_S).tools
+    assert plain == b'{"name":"b","n":1.10}'
+    assert deep.startswith(b'{"name":"deep","x":[[[')
+    assert not is_deeper(deep, probe_module.LEVELS)
 
 
 def test_odd_definitions_keep_their_text():
