@@ -4,6 +4,7 @@ One request at a time on a blocking socket. What goes wrong in the runtime is ra
 error it was there.
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -17,6 +18,9 @@ from octave.home import Workspace
 HELLO = b'{"octave":{"version":1,"control":{}}}\n'
 HELLO_TIMEOUT_S = 10.0
 """A runtime answers the first line within milliseconds; one that is stopped never does."""
+RETURN_S = 3.0
+"""A runtime needs less to begin to listen, or to see that somebody removed its socket."""
+RETURN_POLL_S = 0.05
 
 _PIECE_BYTES = 2**18
 OnNotification = Callable[[str, Any], None]
@@ -37,26 +41,23 @@ class Remote:
     def connect(cls, workspace: Workspace) -> Self:
         """Return a connection the runtime has answered.
 
+        Blocks up to `RETURN_S` for one that exists and cannot be reached, else for milliseconds.
+
         Raises:
             RuntimeNotRunning: no runtime answers for the workspace.
             OctaveError: it refused, or does not answer at all.
         """
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            link.connect(os.fspath(workspace.socket()))
-        except OSError as error:
-            link.close()
-            raise RuntimeNotRunning(
-                f"no runtime is running for `{workspace.manifest}`",
-                hint="`octave start` brings it up in the background, `octave serve` in front",
-            ) from error
-        remote = cls(link)
+        remote = cls(_reach(workspace))
+        link = remote._link
         try:
             remote._greet()
         except CallTimedOut as error:
             link.close()
             pid = workspace.runtime().get("pid")
-            raise OctaveError("the runtime does not answer", hint=f"kill -9 {pid}") from error
+            raise OctaveError(
+                f"the runtime (pid {pid}) does not answer",
+                hint=f"try again; if it stays like this, `kill -9 {pid}` ends it and its servers",
+            ) from error
         except BaseException:
             link.close()
             raise
@@ -165,6 +166,54 @@ class Remote:
         if not piece:
             raise _gone()
         return piece
+
+
+def is_claimed(workspace: Workspace) -> bool:
+    """Whether the workspace has a runtime, be it one that only begins, ends or cannot be reached.
+
+    Its lock tells, as long as the runtime lives and no longer.
+    """
+    try:
+        lock = os.open(workspace.runtime_lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(lock)
+    return False
+
+
+def _reach(workspace: Workspace) -> socket.socket:
+    deadline = time.monotonic() + RETURN_S
+    while True:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.connect(os.fspath(workspace.socket()))
+        except OSError as error:
+            link.close()
+            if not is_claimed(workspace):
+                raise RuntimeNotRunning(
+                    f"no runtime is running for `{workspace.manifest}`",
+                    hint="`octave start` brings it up in the background, `octave serve` in front",
+                ) from error
+            if time.monotonic() > deadline:
+                raise _unreachable(workspace) from error
+            time.sleep(RETURN_POLL_S)
+        else:
+            return link
+
+
+def _unreachable(workspace: Workspace) -> RuntimeNotRunning:
+    pid = workspace.runtime().get("pid")
+    return RuntimeNotRunning(
+        f"the runtime for `{workspace.manifest}`{f' (pid {pid})' if pid else ''} cannot be reached",
+        hint="it only begins, or is about to end: try again in a few seconds",
+    )
 
 
 def _gone() -> RuntimeNotRunning:

@@ -202,7 +202,7 @@ def test_names_and_profile_stand_in_the_first_line(spawn: Spawn, runtime: StandI
     }
 
 
-def test_end_of_input_waits_for_the_answers_and_exits_with_success(
+def test_row_62_end_of_input_waits_for_the_answers_and_exits_with_success(
     spawn: Spawn, runtime: StandIn
 ) -> None:
     child = spawn()
@@ -256,7 +256,9 @@ def test_a_runtime_that_was_just_ending_is_replaced(spawn: Spawn, runtime: Stand
     assert link.recv(100) == b"question\n"
 
 
-def test_a_client_that_is_gone_ends_the_proxy_quietly(spawn: Spawn, runtime: StandIn) -> None:
+def test_row_62_a_client_that_is_gone_ends_the_proxy_quietly(
+    spawn: Spawn, runtime: StandIn
+) -> None:
     child = spawn()
     link, _ = runtime.accept()
     stdout(child).close()
@@ -280,7 +282,7 @@ def test_a_signal_ends_the_proxy_quietly(
     assert receive_all(link) == b""
 
 
-def test_the_proxy_ends_when_its_parent_is_gone_though_the_pipes_stay_open(
+def test_row_62_the_proxy_ends_when_its_parent_is_gone_though_the_pipes_stay_open(
     home: Home, runtime: StandIn, tmp_path: Path
 ) -> None:
     source, _source_end = os.pipe()
@@ -377,7 +379,7 @@ def test_the_proxy_loads_nothing_but_small_parts_of_the_standard_library() -> No
     assert not heavy & set(loaded)
 
 
-def test_the_next_runtime_gets_the_handshake_and_its_answer_is_not_the_clients(
+def test_row_61_the_next_runtime_gets_the_handshake_and_its_answer_is_not_the_clients(
     spawn: Spawn, runtime: StandIn
 ) -> None:
     child, link = shaken(spawn, runtime, "github")
@@ -394,7 +396,7 @@ def test_the_next_runtime_gets_the_handshake_and_its_answer_is_not_the_clients(
     hear(child, answer)
 
 
-def test_what_was_in_flight_is_answered_with_an_error_before_there_is_another_runtime(
+def test_row_61_what_was_in_flight_is_answered_with_an_error_before_there_is_another_runtime(
     spawn: Spawn, runtime: StandIn
 ) -> None:
     child, link = shaken(spawn, runtime)
@@ -499,7 +501,7 @@ def test_a_next_runtime_that_refuses_ends_the_proxy_with_its_code(
     assert stderr(child).read() == b"error: no server `github`\n"
 
 
-def test_the_end_of_input_without_a_runtime_ends_the_proxy_at_once_and_quietly(
+def test_row_61_the_end_of_input_without_a_runtime_ends_the_proxy_at_once_and_quietly(
     spawn: Spawn, runtime: StandIn
 ) -> None:
     child, link = shaken(spawn, runtime)

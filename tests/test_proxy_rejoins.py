@@ -116,7 +116,7 @@ def kill_runtime(workspace: Workspace) -> None:
     psutil.wait_procs(family, BOUND_S)
 
 
-def test_a_client_stays_when_its_runtime_is_shut_down(
+def test_row_61_a_client_stays_when_its_runtime_is_shut_down(
     workspace: Workspace, connect: Connect
 ) -> None:
     start(workspace, environ(workspace))
@@ -132,7 +132,7 @@ def test_a_client_stays_when_its_runtime_is_shut_down(
     assert workspace.runtime()["pid"] != first
 
 
-def test_a_runtime_killed_in_a_call_costs_that_call_only(
+def test_row_61_a_runtime_killed_in_a_call_costs_that_call_only(
     workspace: Workspace, connect: Connect
 ) -> None:
     start(workspace, environ(workspace))

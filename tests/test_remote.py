@@ -10,7 +10,8 @@ import pytest
 from octave import __version__, remote
 from octave.errors import CallTimedOut, Locked, OctaveError, RuntimeNotRunning
 from octave.home import Home, Workspace
-from octave.remote import Remote
+from octave.remote import Remote, is_claimed
+from octave.serve.claim import take_lock
 from tests.serve.running import ask, home_workspace, manifest_text, running
 
 BOUND_S = 10.0
@@ -74,6 +75,48 @@ def test_a_stale_socket_is_no_runtime(workspace: Workspace) -> None:
         stale.bind(os.fspath(workspace.socket()))
     with pytest.raises(RuntimeNotRunning):
         Remote.connect(workspace)
+
+
+def test_a_runtime_that_only_begins_to_listen_is_waited_for(
+    workspace: Workspace, serve: Serve
+) -> None:
+    path = workspace.socket()
+    elsewhere = path.rename(path.with_suffix(".later"))
+    lock = take_lock(workspace)
+    timer = threading.Timer(0.2, elsewhere.rename, [path])
+    timer.start()
+    serve(lambda link: link.sendall(WELCOME))
+    with Remote.connect(workspace) as connected:
+        assert connected.version == "9.9.9"
+    timer.join()
+    lock.release()
+
+
+def test_row_39_a_runtime_that_cannot_be_reached_is_not_said_to_be_none(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "RETURN_S", 0.05)
+    lock = take_lock(workspace)
+    workspace.runtime_file.write_text('{"pid": 7}')
+    with pytest.raises(RuntimeNotRunning) as raised:
+        Remote.connect(workspace)
+    assert raised.value.message == (
+        f"the runtime for `{workspace.manifest}` (pid 7) cannot be reached"
+    )
+    assert raised.value.hint
+    lock.release()
+
+
+def test_a_workspace_is_claimed_while_its_lock_is_held_and_looking_takes_it_from_nobody(
+    workspace: Workspace,
+) -> None:
+    assert not is_claimed(workspace)
+    lock = take_lock(workspace)
+    assert is_claimed(workspace)
+    lock.release()
+    assert workspace.runtime_lock.exists()
+    assert not is_claimed(workspace)
+    take_lock(workspace).release()
 
 
 def test_a_refusal_is_the_error_it_was(workspace: Workspace, serve: Serve) -> None:

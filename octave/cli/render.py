@@ -4,6 +4,7 @@ Foreign text goes through `safe` and into `Text`, never into markup.
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,11 @@ def size(count_bytes: float | None) -> str:
     if count_bytes is None:
         return "-"
     return f"{count_bytes / 1e6:.0f} MB"
+
+
+def percent(share: float) -> str:
+    """Return a share for a person: `99.953 %`; rounded down, so that 100 % means all of it."""
+    return f"{math.floor(share * 100_000) / 1000:g} %"
 
 
 def count(number: int, noun: str) -> str:

@@ -12,9 +12,17 @@ from octave.cli import render
 from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
 from octave.cli.output import json_text, safe, tell, tell_error, write, write_json
-from octave.errors import NotRunning, OctaveError, RuntimeNotRunning, UsageError, from_json
+from octave.errors import (
+    NotRunning,
+    OctaveError,
+    RuntimeNotRunning,
+    ServerNotFound,
+    UsageError,
+    did_you_mean,
+    from_json,
+)
 from octave.home import Workspace
-from octave.remote import Remote
+from octave.remote import Remote, is_claimed
 
 WATCH_S = 1.0
 SHUTDOWN_S = 20.0
@@ -37,8 +45,16 @@ def start(context: typer.Context, names: Names = None, *, every: Every = False) 
     """Start servers; brings up the runtime in the background when none is running."""
     terms = manners(context)
     workspace = terms.workspace()
+    if names and not background.answers(workspace):
+        unknown = _unknown(workspace, names)
+        if len(unknown) == len(set(names)):
+            # No runtime is needed to say so.
+            return _show_results(terms, {"results": unknown, "tookSeconds": 0.0})
     background.start(workspace, os.environ)
     if not names and not every:
+        # A runtime that nobody ever asked anything does not stay.
+        with Remote.connect(workspace):
+            pass
         return _told(terms, {"results": [], "tookSeconds": 0.0}, "the runtime is running")
     return _act(terms, workspace, "start", names, every=every)
 
@@ -72,6 +88,8 @@ def shutdown(context: typer.Context) -> int:
                     hint=f"kill -9 {pid}",
                 )
     except RuntimeNotRunning:
+        if is_claimed(workspace):
+            raise
         return _told(terms, {"stopped": False}, "no runtime was running")
     return _told(terms, {"stopped": True}, "the runtime has stopped")
 
@@ -97,7 +115,7 @@ def status(
     if terms.as_json:
         write_json(found)
     else:
-        _show_status(found)
+        _show_status(found, names or [])
     states = {server["state"] for server in found["servers"]}
     return NotRunning.exit_code if names and not states <= {"ready", "idle"} else 0
 
@@ -111,7 +129,7 @@ def _watch(terms: Manners, remote: Remote, names: list[str]) -> NoReturn:
             write(json_text(found))
         else:
             sys.stdout.write("\x1b[H\x1b[J" if in_place else "")
-            _show_status(found)
+            _show_status(found, names)
         sys.stdout.flush()
         time.sleep(WATCH_S)
 
@@ -128,6 +146,33 @@ def _act(
     with Remote.connect(workspace) as remote, render.progress(quiet=quiet) as step:
         step(f"{verb} {' '.join(names) if names else 'all servers'}")
         answer = remote.request(f"octave/{verb}", {"names": names or [], "all": every})
+    return _show_results(terms, answer)
+
+
+def _unknown(workspace: Workspace, names: list[str]) -> list[dict[str, Any]]:
+    """Return the results of those `names` the manifest does not have; none if it cannot be read."""
+    # Imported late: a running runtime knows better, and it takes as long as the whole verb.
+    from octave.packages import manifest
+
+    try:
+        servers = manifest.load(workspace.manifest).servers.values()
+    except OctaveError:
+        return []
+    known = [server.name for server in servers if server.enabled]
+    return [
+        {
+            "name": name,
+            "status": "unknown",
+            "error": ServerNotFound(
+                f"no server `{name}`", hint=did_you_mean(name, known) or "octave list"
+            ).as_json(),
+        }
+        for name in dict.fromkeys(names)
+        if name not in known
+    ]
+
+
+def _show_results(terms: Manners, answer: dict[str, Any]) -> int:
     results: list[dict[str, Any]] = answer["results"]
     if terms.as_json:
         write_json(answer)
@@ -144,7 +189,7 @@ def _show_result(result: dict[str, Any]) -> None:
     if result.get("error"):
         tell_error(from_json(result["error"]), as_json=False)
     else:
-        write(f"{result['status']} {result['name']}")
+        write(f"{result['status']} {result['name']}" + (" (killed)" if "killed" in result else ""))
 
 
 def _told(terms: Manners, document: dict[str, Any], text: str) -> int:
@@ -155,7 +200,7 @@ def _told(terms: Manners, document: dict[str, Any], text: str) -> int:
     return 0
 
 
-def _show_status(found: dict[str, Any]) -> None:
+def _show_status(found: dict[str, Any], names: list[str]) -> None:
     runtime = found["runtime"]
     write(
         f"runtime {runtime['version']}, pid {runtime['pid']}, up"
@@ -167,6 +212,8 @@ def _show_status(found: dict[str, Any]) -> None:
     if found["servers"]:
         render.table(_HEADINGS + _FIGURES, [_status_row(server) for server in found["servers"]])
     for server in found["servers"]:
+        if server["name"] in names:
+            _show_availability(server)
         _show_last_error(server)
 
 
@@ -186,6 +233,13 @@ def _status_row(server: dict[str, Any]) -> tuple[str, ...]:
         milliseconds(server["p95Ms"]),
         str(server["restarts"]),
     )
+
+
+def _show_availability(server: dict[str, Any]) -> None:
+    share, down_s = server["availability"], server["downSeconds"]
+    if share is not None:
+        down = render.span(down_s) if down_s >= 60 else f"{down_s:.1f} s"
+        write(f"{server['name']}: available {render.percent(share)} of its time, down for {down}")
 
 
 def _show_last_error(server: dict[str, Any]) -> None:

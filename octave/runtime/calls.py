@@ -10,6 +10,10 @@ import anyio
 
 from octave.errors import CallTimedOut
 
+GIVEN_UP_AFTER_S = 30.0
+"""A caller who has waited so long before he leaves had a deadline of his own: many clients have one
+of a minute, and a server that hangs would never see ours. Sooner, he only changed his mind."""
+
 
 class Calls:
     """Who wants something of a server right now. `clock_s` is monotonic."""
@@ -18,12 +22,16 @@ class Calls:
         self.waiting = 0
         """How many of them wait for the server to be ready."""
         self.overdue_s: float | None = None
-        """When a call ran out of time, the first since the server was last seen to be well."""
+        """When a call ran out of time, the first since the server was last seen to be well. A
+        caller who gives up counts if he came after another had: one may leave it at work."""
         self.ever = 0
         """How many there have been in all."""
+        self.size_bytes = 0
+        """Of what they ask, together: it is kept until the answer is there."""
         self._clock_s = clock_s
         self._begun_s: dict[int, float] = {}
-        self._quiet_since_s = clock_s()
+        self._fresh_s = self._quiet_since_s = clock_s()
+        self._given_up_s: float | None = None
         self._ran_out = anyio.Event()
         self._drained = anyio.Event()
         self._when_free: Callable[[], None] | None = None
@@ -49,23 +57,41 @@ class Calls:
         return None if self.count else self._quiet_since_s
 
     @contextmanager
-    def taking(self) -> Iterator[None]:
+    def taking(self, size_bytes: int = 0) -> Iterator[None]:
         """Count one for as long as the block runs; note it when its time runs out."""
         self.ever += 1
+        self.size_bytes += size_bytes
         number = self.ever
         self._begun_s[number] = self._clock_s()
         try:
             yield
+            self._given_up_s = None
         except CallTimedOut:
-            if self.overdue_s is None:
-                self.overdue_s = self._clock_s()
-            self._ran_out.set()
+            self._time_ran_out()
+            raise
+        except anyio.get_cancelled_exc_class():
+            self._left(self._begun_s[number])
             raise
         finally:
             del self._begun_s[number]
+            self.size_bytes -= size_bytes
             if not self.in_flight:
                 self._drained.set()
                 self._do_when_free()
+
+    def _time_ran_out(self) -> None:
+        if self.overdue_s is None:
+            self.overdue_s = self._clock_s()
+        self._ran_out.set()
+
+    def _left(self, begun_s: float) -> None:
+        now_s = self._clock_s()
+        if now_s - max(begun_s, self._fresh_s) < GIVEN_UP_AFTER_S:
+            return
+        if self._given_up_s is None:
+            self._given_up_s = now_s
+        elif begun_s >= self._given_up_s:
+            self._time_ran_out()
 
     @contextmanager
     def waiting_for_it(self) -> Iterator[None]:
@@ -83,7 +109,8 @@ class Calls:
     def begin(self) -> None:
         """Forget what was known of an earlier process: a fresh one is ready."""
         self.used()
-        self.overdue_s = None
+        self._fresh_s = self._clock_s()
+        self._given_up_s = self.overdue_s = None
         self._when_free = None
 
     def when_free(self, do: Callable[[], None]) -> None:

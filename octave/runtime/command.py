@@ -13,9 +13,11 @@ from subprocess import Popen  # noqa: TID251 - the one place that starts servers
 from typing import Any
 
 from octave.errors import StartFailed
+from octave.runtime import open_files
 
 _PASSING = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 """The machine is short of something for now; anything else stays wrong until someone mends it."""
+_NO_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ def start(command: Command) -> Popen[bytes]:
         StartFailed: `details` hold ``permanent`` (trying again is no use) and ``file``, where one
             is to blame.
     """
+    if not open_files.has_room():
+        raise _too_many_files(command)
     try:
         return Popen(
             command.argv,
@@ -58,6 +62,8 @@ def start(command: Command) -> Popen[bytes]:
 def _cannot_start(command: Command, error: OSError) -> StartFailed:
     program = command.argv[0] if command.argv else ""
     where = os.fsdecode(error.filename) if error.filename else program
+    if error.errno in _NO_FILES:
+        return _too_many_files(command)
     if error.errno == errno.ENOENT and where == program and (command.cwd / program).is_file():
         where = _interpreter(command.cwd / program) or program
         return _failed(command, f"`{where}`, which `{program}` needs, does not exist", where)
@@ -82,8 +88,20 @@ def _interpreter(script: Path) -> str | None:
     return os.fsdecode(words[0]) if first.startswith(b"#!") and words else None
 
 
+def _too_many_files(command: Command) -> StartFailed:
+    allowed = open_files.limit()
+    reason = "too many files are open" + (f", {allowed} are allowed" if allowed else "")
+    hint = "stop other servers, or `ulimit -n 4096` before `octave serve`"
+    return _failed(command, reason, permanent=False, hint=hint)
+
+
 def _failed(
-    command: Command, reason: str, missing: str | None = None, *, permanent: bool = True
+    command: Command,
+    reason: str,
+    missing: str | None = None,
+    *,
+    permanent: bool = True,
+    hint: str | None = None,
 ) -> StartFailed:
     details: dict[str, Any] = {
         "phase": "start",
@@ -94,4 +112,4 @@ def _failed(
     }
     if missing is not None:
         details["file"] = missing
-    return StartFailed(f"`{command.name}` could not be started: {reason}", details=details)
+    return StartFailed(f"`{command.name}` could not be started: {reason}", hint, details)

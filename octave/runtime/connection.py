@@ -24,6 +24,9 @@ from octave.runtime.wire import Message
 PERMANENT_EXIT_CODES = {126, 127}
 """A program could not be executed, or was not found: what shells and `env` say."""
 
+NOISE_BYTES = 64 * 1024
+"""Of a line that is no message: as much as shows what it is."""
+
 _PROGRESS = "notifications/progress"
 _CANCELLED = "notifications/cancelled"
 
@@ -42,9 +45,18 @@ class Callbacks:
     """The server asks its client something, other than `ping`; answer with `Connection.send`.
     None: every such request is refused as an unknown method."""
     on_noise: Callable[[bytes], None] = _ignore
-    """A line on stdout that is no message; of a too long one the head."""
+    """A line on stdout that is no message, at most `NOISE_BYTES` of it; of a too long one the
+    head."""
     on_stderr: Callable[[bytes], None] = _ignore
     """Bytes as they came but for the values of secrets, not cut into lines."""
+
+
+class Unreadable(Exception):
+    """The cause of an error: an answer is too large, or no JSON; `line` has it, or its head."""
+
+    def __init__(self, line: bytes) -> None:
+        super().__init__(line[: wire.HEAD_BYTES])
+        self.line = line
 
 
 class Connection:
@@ -115,6 +127,10 @@ class Connection:
         # A server's own words may be among the reasons.
         return StartFailed(self._mask.text(f"`{self.name}` {reason}"), details=details)
 
+    def masked(self, text: str) -> str:
+        """Return `text` without values of secrets, where the server may have a say in it."""
+        return self._mask.text(text)
+
     async def request(self, method: str, params: bytes | None, timeout_s: float) -> Message:
         """Ask a question of Octave's own and return the answer, error answers included.
 
@@ -168,6 +184,7 @@ class Connection:
         """
         if not self.closed.is_set():
             self._abandoned = reason
+            self._process.is_given_up = True
             self._end()
 
     # Asking.
@@ -215,6 +232,9 @@ class Connection:
             if isinstance(line, wire.Oversize):
                 self._too_large(line)
                 continue
+            if not wire.is_object(line):
+                self._noise(line)
+                continue
             try:
                 message = wire.decode(line)
             except wire.Malformed as error:
@@ -245,6 +265,7 @@ class Connection:
     def _too_large(self, line: wire.Oversize) -> None:
         self._failed(
             line.head,
+            line.tail,
             f"`{self.name}` sent a message of {line.size_bytes:,} bytes, too large: the limit is"
             f" {self._limit_bytes:,}",
             "raise `max_message` in the [runtime] table of octave.toml",
@@ -252,16 +273,23 @@ class Connection:
 
     def _broken(self, line: bytes, reason: str) -> None:
         self._failed(
-            line[: wire.HEAD_BYTES],
+            line,
+            line,
             f"`{self.name}` sent an answer that cannot be read: {reason}",
             f"`octave logs {self.name}` shows the line",
-            noise=line,
         )
 
-    def _failed(self, head: bytes, text: str, hint: str, noise: bytes | None = None) -> None:
+    def _failed(self, line: bytes, end: bytes, text: str, hint: str) -> None:
+        self._noise(line)
+        head = line[: wire.HEAD_BYTES]
+        link_id = wire.scan_id(head) or wire.id_at_end(head, end[-wire.TAIL_BYTES :])
+        error = OctaveError(text, hint)
+        error.__cause__ = Unreadable(line)
+        self._pending.fail(link_id or b"", error)
+
+    def _noise(self, line: bytes) -> None:
         self.noise += 1
-        self._callbacks.on_noise(self._mask.whole(head if noise is None else noise))
-        self._pending.fail(wire.scan_id(head) or b"", OctaveError(text, hint))
+        self._callbacks.on_noise(self._mask.whole(line[:NOISE_BYTES]))
 
     # The end.
 
@@ -334,6 +362,6 @@ async def connect(
 def _progress_token(message: Message) -> bytes | None:
     params = message.params
     # Most requests have none: a search for the word is cheaper than a look at every member.
-    if params is None or not (b"progressToken" in params or b"\\u" in params):
+    if params is None or not (b"progressToken" in params or b"\\" in params):
         return None
     return wire.member(params, "_meta", "progressToken")

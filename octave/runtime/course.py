@@ -12,7 +12,8 @@ import anyio
 
 from octave.errors import NotRunning, OctaveError
 from octave.packages.launch import Policy
-from octave.runtime.lifecycle import Action, Event, Kind, State, decide, due_s
+from octave.runtime.availability import Availability
+from octave.runtime.lifecycle import Action, Died, Event, Kind, State, decide, due_s
 
 
 class Course:
@@ -22,6 +23,7 @@ class Course:
         name: of the server, for error messages.
         kind: where it begins: idle or stopped.
         clock_s: monotonic.
+        availability: told of every change.
         tell: called with the new kind of state and the details of the change, as JSON values.
     """
 
@@ -30,9 +32,11 @@ class Course:
         name: str,
         kind: Kind,
         clock_s: Callable[[], float],
+        availability: Availability,
         tell: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.state = State(kind, clock_s())
+        self.availability = availability
         self.restarts = 0
         """Times it was started again after it had ended by itself."""
         self.last_error: dict[str, Any] | None = None
@@ -83,7 +87,9 @@ class Course:
         before = self.state
         self.state, action = decide(before, event, self._clock_s(), policy)
         if action is Action.START:
-            self.restarts += before.crashed
+            self.restarts += before.crashed or isinstance(event, Died)
+        if self.state != before:
+            self.availability.changed(before, self.state)
         if self.state.kind != before.kind:
             self._tell(self.state.kind, details or {})
         if self.state != before:

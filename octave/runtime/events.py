@@ -19,8 +19,9 @@ class Clock:
 class Event:
     """Something happened to a server.
 
-    `kind` is the state it has entered, as FORMATS names them, or `died`, which comes before the
-    state that follows. `details` hold JSON values: pid, message, exitCode, signal, stderrTail.
+    `kind` is the state it has entered, as FORMATS names them, `died`, which comes before the state
+    that follows, or `warning`, which changes none. `details` hold JSON values: pid, message,
+    exitCode, signal, stderrTail.
     """
 
     at: str

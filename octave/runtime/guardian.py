@@ -7,6 +7,7 @@ little else: it must start without site-packages, and its memory is there all th
 """
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ PAUSE_S = 0.02
 """Between two looks while some are left; each costs a millisecond for 200 processes."""
 LOOK_AGAIN_S = 0.002
 """When none was seen: one that is replacing its program has no environment for microseconds."""
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
+"""Nothing can be looked at for now, which is no answer."""
 
 
 def end_marked(marks: Collection[bytes], *, grace_s: float = TERMINATE_GRACE_S) -> bool:
@@ -39,22 +42,29 @@ def end_marked(marks: Collection[bytes], *, grace_s: float = TERMINATE_GRACE_S) 
     asked: set[int] = set()
     was_empty = False
     while True:
-        found = find(marks)
+        try:
+            found = find(marks)
+        except OSError:
+            found = None
         elapsed_s = time.monotonic() - began_s
-        if (was_empty and not found) or elapsed_s > BOUND_S:
-            return not found
-        was_empty = not found
-        for pid in found:
+        is_empty = found == []
+        if (was_empty and is_empty) or elapsed_s > BOUND_S:
+            return is_empty
+        was_empty = is_empty
+        for pid in found or ():
             if elapsed_s >= grace_s:
                 _signal(pid, marks, signal.SIGKILL)
             elif pid not in asked:
                 asked.add(pid)
                 _signal(pid, marks, signal.SIGTERM)
-        time.sleep(PAUSE_S if found else LOOK_AGAIN_S)
+        time.sleep(LOOK_AGAIN_S if is_empty else PAUSE_S)
 
 
 def find(marks: Collection[bytes]) -> list[int]:
     """Return the ids of all processes with one of the marks, but for this one; no zombies.
+
+    Raises:
+        OSError: too many files are open to look at anything.
 
     Source: proc_pid_environ(5): what a process was started with, until it overwrites that.
     """
@@ -96,7 +106,9 @@ def _carries(pid: int, marks: Collection[bytes]) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - as above
             entries = b"\0" + file.read() + b"\0"
-    except OSError:  # gone, or not ours to look at
+    except OSError as error:  # gone, or not ours to look at
+        if error.errno in _NO_FILES:
+            raise
         return False
     return any(b"\0" + mark + b"\0" in entries for mark in marks)
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-import anyio.to_thread
-
 from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied
 from octave.packages.launch import Policy
+from octave.runtime import worker
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Connection
 from octave.runtime.metrics import tree_memory_bytes
@@ -172,7 +171,7 @@ class Checkup:
         return True
 
     async def _weigh(self, pid: int, policy: Policy, *, is_used: bool) -> None:
-        found = await anyio.to_thread.run_sync(tree_memory_bytes, [pid], abandon_on_cancel=True)
+        found = await worker.run(tree_memory_bytes, [pid], abandon_on_cancel=True)
         memory_bytes, last_s = found.get(pid, 0), self._outgrown_s
         since_last_s = None if last_s is None else self._clock_s() - last_s
         if not has_outgrown(memory_bytes, policy, since_last_s, is_used=is_used):

@@ -1,9 +1,10 @@
 """Where in the text of a JSON object its values stand, so that they can be cut out and replaced.
 
-A fast decoder tells the lengths where it can; the rest (lone surrogates, members given twice) is
-found by scanning. Linear in the text, and nothing of it is rebuilt. Expects well-formed JSON.
+A fast decoder tells the lengths where it can; the rest (members given twice, what is nested too
+deeply) is found by scanning. Linear in the text, and nothing of it is rebuilt. Expects JSON.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -46,7 +47,7 @@ def spans(text: bytes, paths: Collection[Path]) -> list[Span]:
     """
     found = _unmistakable(text, paths)
     if found is None:
-        found = list(_spans(text, 0, len(text), paths))
+        found = list(_spans((text, _decodable(text)), 0, len(text), paths))
         missing = set(paths).difference(path for _, _, path in found)
         if missing:
             raise KeyError(missing.pop())
@@ -54,14 +55,48 @@ def spans(text: bytes, paths: Collection[Path]) -> list[Span]:
 
 
 def elements(text: bytes) -> list[bytes]:
-    """Return the text of each element of an array, by scanning; none when it is something else."""
+    """Return the text of each element of an array; none when it is something else."""
+    readable = legible(text)
+    lengths: Iterator[int] = iter(())
+    with contextlib.suppress(*UNDECODED):
+        lengths = iter([len(memoryview(raw)) for raw in ARRAY.decode(readable)])
     found: list[bytes] = []
     position = _FIRST_ELEMENT.match(text)
     while position is not None:
-        end = _value_end(text, position.end())
-        found.append(text[position.end() : end])
+        start = position.end()
+        length = next(lengths, None)
+        end = _value_end(text, start) if length is None else start + length
+        found.append(text[start:end])
         position = _COMMA.match(text, end)
     return found
+
+
+def members_by_name(text: bytes) -> dict[str, bytes]:
+    """Return the text of each member of an object; of members given twice the last counts."""
+    readable = legible(text)
+    try:
+        values: Mapping[str, msgspec.Raw] = OBJECT.decode(readable)
+    except UNDECODED:
+        values = _NONE
+    return {key: text[start:end] for key, start, end in members(text, 0, values, readable)}
+
+
+def legible(text: bytes) -> bytes:
+    """Return JSON of the same length, every value in its place, without the escapes of surrogates.
+
+    Lone ones such as ``\\ud800`` are legal JSON, and the fast decoder refuses them. What comes
+    instead is no ASCII, so that no name turns into one that is asked for.
+    """
+    return text.replace(b"\\ud", b"\\u2").replace(b"\\uD", b"\\u2")
+
+
+def _decodable(text: bytes) -> bytes:
+    # To decode the outermost members takes a fraction of the time that a search for escapes takes.
+    try:
+        OBJECT.decode(text)
+    except UNDECODED:
+        return legible(text)
+    return text
 
 
 def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
@@ -95,43 +130,53 @@ def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
 
 
 def _spans(
-    text: bytes, at: int, until: int, changes: Iterable[Path], depth: int = 0
+    texts: tuple[bytes, bytes], at: int, until: int, changes: Iterable[Path], depth: int = 0
 ) -> Iterator[Span]:
-    """Yield start, end and path of each value to be replaced in the object at `at`, in order."""
+    """Yield start, end and path of each value to be replaced in the object at `at`, in order.
+
+    `texts` are the text as it is, and as it can be decoded.
+    """
+    text, readable = texts
     wanted: dict[str, list[Path]] = {}
     for path in changes:
         wanted.setdefault(path[depth], []).append(path)
     try:
-        values: Mapping[str, msgspec.Raw] = OBJECT.decode(memoryview(text)[at:until])
+        values: Mapping[str, msgspec.Raw] = OBJECT.decode(memoryview(readable)[at:until])
     except msgspec.ValidationError:
         return
     except UNDECODED:
         values = _NONE
-    for key, start, end in members(text, at, values):
+    for key, start, end in members(text, at, values, readable):
         paths = wanted.get(key)
         if paths is None:
             continue
         if len(paths[0]) == depth + 1:
             yield start, end, paths[0]
         elif text[start] in b"{":
-            yield from _spans(text, start, end, paths, depth + 1)
+            yield from _spans(texts, start, end, paths, depth + 1)
 
 
 def members(
-    text: bytes, at: int = 0, values: Mapping[str, msgspec.Raw] = _NONE
+    text: bytes,
+    at: int = 0,
+    values: Mapping[str, msgspec.Raw] = _NONE,
+    readable: bytes | None = None,
 ) -> Iterator[tuple[str, int, int]]:
     """Yield key, start and end of the value, for each member of the object at `at`, in order.
 
-    `values` are the same members as a fast decoder found them, which saves scanning them again;
-    where they do not match the text (a key given twice), or are missing, the text is scanned.
+    `values` are the same members as a fast decoder found them in `readable` (None: in `text`),
+    which saves scanning them again; where they do not match (a key given twice), or are missing,
+    the text is scanned.
     """
+    if readable is None:
+        readable = text
     named = _FIRST.match(text, at)
     while named is not None and named[1] is not None:
         key, start = _key(named[1]), named.end()
         known = values.get(key)
         end = start if known is None else start + len(memoryview(known))
         # JSON values other than numbers end by themselves: the same text here is the same value.
-        if known is None or not text.startswith(known, start) or text[end] not in _DELIMITERS:
+        if known is None or not readable.startswith(known, start) or text[end] not in _DELIMITERS:
             end = _value_end(text, start)
         yield key, start, end
         named = _NEXT.match(text, end)

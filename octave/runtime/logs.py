@@ -124,6 +124,14 @@ class ServerLog:
                 partial.clear()
         self.flush()
 
+    def rest(self) -> None:
+        """Write everything and let the file go until `feed` or `event` opens it again.
+
+        Open files are scarce, and most servers sleep most of the time. Packing goes on.
+        """
+        self.end_lines()
+        self._close_file()
+
     def close(self) -> None:
         """Write everything and close the file; `feed` opens it again.
 
@@ -236,7 +244,11 @@ class ServerLog:
 
     def _pack(self) -> None:
         if self._packing is None and self._may_try():
-            packing = asyncio.get_running_loop().run_in_executor(None, self._is_packed)
+            try:
+                packing = asyncio.get_running_loop().run_in_executor(None, self._is_packed)
+            except RuntimeError:  # no thread is to be had
+                self._try_later()
+                return
             packing.add_done_callback(self._packed)
             self._packing = packing
 

@@ -1,10 +1,11 @@
 """The mark a runtime leaves on all it starts, so that nothing of it outlives the runtime.
 
 Everything inherits the mark, an environment variable, daemons included. A guardian ends what
-carries it when the runtime is killed. Should both be killed, a record in the workspace leads the
-next runtime to what is left.
+carries it when the runtime is killed; one that dies has a successor at once. Should both be killed
+together, a record in the workspace leads the next runtime to what is left.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -19,18 +20,21 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import psutil
 
 from octave.background import PROCESS_MARK, RUN_MARK
 from octave.home import atomic_write
 from octave.packages.launch import LaunchSpec
-from octave.runtime import guardian
+from octave.runtime import guardian, worker
 
 FORMAT = 1
 SUFFIX = ".run"
 GUARDIAN_END_S = guardian.BOUND_S + 2.0
 """It gives up by itself before that."""
+SUCCESSOR_DELAY_S = 0.5
+"""Between two guardians: where something ends them all, it is not to keep the runtime busy."""
+NEXT_ATTEMPT_S = 5.0
+"""When none could be started: the machine is short of something."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,10 +54,14 @@ class Run:
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self.id = new_id()
         self._folder = folder
+        self._record = folder / f"{self.id}{SUFFIX}"
         self._environ = {
             name: value for name, value in environ.items() if name not in (RUN_MARK, PROCESS_MARK)
         }
         self._guardian: subprocess.Popen[bytes] | None = None  # noqa: TID251 - a type
+        self._is_over = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._successor: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
@@ -64,12 +72,15 @@ class Run:
         Raises:
             OSError: the record cannot be written.
         """
-        await anyio.to_thread.run_sync(self._begin)
+        await worker.run(self._begin)
+        self._loop = asyncio.get_running_loop()
         try:
             yield
         finally:
+            self._unwatch()
+            self._loop = None
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._end)
+                await worker.run(self._end)
 
     def marked(self, specs: Iterable[LaunchSpec]) -> list[LaunchSpec]:
         """Return the specs with the mark in their environment.
@@ -84,6 +95,15 @@ class Run:
 
         return [replace(spec, environment=partial(environment, spec)) for spec in specs]
 
+    def mend(self) -> None:
+        """Write the record again where somebody removed it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if not self._record.exists():
+            self._write_record()
+
     @property
     def guardian_pid(self) -> int | None:
         """The guardian's process; None before the first server is started."""
@@ -91,18 +111,22 @@ class Run:
 
     def _begin(self) -> None:
         sweep(self._folder)
+        self._write_record()
+
+    def _write_record(self) -> None:
         record = {"format": FORMAT, "bootId": _boot_id(), **_identity(os.getpid())}
-        atomic_write(self._folder / f"{self.id}{SUFFIX}", json.dumps(record).encode() + b"\n")
+        atomic_write(self._record, json.dumps(record).encode() + b"\n")
 
     def _end(self) -> None:
         if self._guardian is not None and not _ends(self._guardian):
             return  # the record stays, for the next runtime to try again
-        (self._folder / f"{self.id}{SUFFIX}").unlink(missing_ok=True)
+        self._record.unlink(missing_ok=True)
 
     def _guard(self) -> None:
         if self._guardian is not None:
-            if self._guardian.poll() is None:
+            if not self._is_over and self._guardian.poll() is None:
                 return
+            self._unwatch()
             _ends(self._guardian)
         try:
             # No other process can hold the pipe: its end is closed on exec.
@@ -118,8 +142,37 @@ class Run:
             )
         except OSError as error:
             # Servers are worth more than the guard over them; the record is there yet.
+            if self._guardian is not None or self._successor is None:
+                _log.warning("no guardian: %s", error)
             self._guardian = None
-            _log.warning("no guardian: %s", error)
+            self._replace_after(NEXT_ATTEMPT_S)
+        else:
+            self._is_over = False
+            self._watch(self._guardian)
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> None:  # noqa: TID251 - a type
+        assert process.stdout is not None
+        if self._loop is not None:
+            self._loop.add_reader(process.stdout, self._guardian_died)
+
+    def _guardian_died(self) -> None:
+        # Its pipe ends a moment before it can be waited for.
+        self._is_over = True
+        self._unwatch()
+        self._replace_after(SUCCESSOR_DELAY_S)
+
+    def _replace_after(self, delay_s: float) -> None:
+        if self._successor is not None:
+            self._successor.cancel()
+        if self._loop is not None:
+            self._successor = self._loop.call_later(delay_s, self._guard)
+
+    def _unwatch(self) -> None:
+        if self._successor is not None:
+            self._successor.cancel()
+        if self._loop is not None and self._guardian is not None:
+            assert self._guardian.stdout is not None
+            self._loop.remove_reader(self._guardian.stdout)
 
 
 def _ends(process: "subprocess.Popen[bytes]") -> bool:  # noqa: TID251 - a type

@@ -39,7 +39,7 @@ class Mask:
 
     def whole(self, text: bytes) -> bytes:
         """Return `text`, to which nothing will be added, without the values."""
-        if not self._forms:
+        if not self._forms or len(text) < SHORTEST:
             return text
         stream = self.stream()
         return stream.feed(text) + stream.end()

@@ -83,11 +83,15 @@ def tree_memory_bytes(roots: Collection[int]) -> dict[int, int]:
     """Return the memory of each root process and all its descendants; blocking, some ms a process.
 
     Linux counts PSS, where a page shared by n processes counts 1/n; elsewhere, and where PSS may
-    not be read, RSS. A root that is gone is absent.
+    not be read, RSS. A root that is gone is absent; all are while too many files are open to look.
     """
     children: dict[int, list[psutil.Process]] = {}
     alive: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter(["ppid"]):
+    try:
+        found = list(psutil.process_iter(["ppid"]))
+    except OSError:
+        return {}
+    for process in found:
         alive[process.pid] = process
         children.setdefault(process.info["ppid"], []).append(process)
     return {
@@ -113,6 +117,6 @@ def _memory_bytes(process: psutil.Process) -> int:
             except psutil.AccessDenied:
                 pass
         return int(process.memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         # It ended, or belongs to somebody else, between the listing and now.
         return 0

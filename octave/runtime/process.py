@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from subprocess import Popen  # noqa: TID251 - handed over by `command.start`
 
 import anyio
-import anyio.to_thread
 
 from octave.background import PROCESS_MARK
 from octave.errors import ServerBusy
-from octave.runtime import guardian, marker
+from octave.runtime import guardian, marker, worker
 from octave.runtime.command import Command, start
 from octave.runtime.masking import Mask
+from octave.runtime.pace import PipeReader
 
 QUEUE_MESSAGES = 256
 """A server that is so far behind is stuck; more waiting would only cost memory."""
@@ -102,6 +102,8 @@ class Process:
         self.stdout_closed = False
         self.written = 0
         """Tickets up to this one have at least begun to leave."""
+        self.is_given_up = False
+        """Whoever owns it expects nothing more: it is not asked to leave by itself."""
         self._mark = f"{PROCESS_MARK}={mark}".encode()
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
@@ -112,7 +114,7 @@ class Process:
         self._queued_bytes = 0
         self._writable = True
         self._stdin: asyncio.WriteTransport | None = None
-        self._readers: list[asyncio.BaseTransport] = []
+        self._readers: list[PipeReader] = []
         self._open = {"stdout", "stderr", "process"}
         self._ending: asyncio.TimerHandle | None = None
         self._ended = False
@@ -182,7 +184,7 @@ class Process:
             self._ending = self._loop.call_later(DRAIN_S, self._end)
 
     async def stop(self) -> ExitStatus | None:
-        """End the process and its group: close stdin, wait, SIGTERM, wait, SIGKILL.
+        """End the process and its group: close stdin, wait unless given up, SIGTERM, wait, SIGKILL.
 
         Not interrupted by cancellation, and bounded by the graces above. None when it is still
         there after that. Its group is signalled even when it went by itself, and so is all that
@@ -190,7 +192,7 @@ class Process:
         """
         with anyio.CancelScope(shield=True):
             self._close_stdin()
-            if not await self._exits_within(END_OF_INPUT_GRACE_S):
+            if not await self._exits_within(0.0 if self.is_given_up else END_OF_INPUT_GRACE_S):
                 self._signal_group(signal.SIGTERM)
                 if not await self._exits_within(TERMINATE_GRACE_S):
                     self._signal_group(signal.SIGKILL)
@@ -219,6 +221,8 @@ class Process:
     def _exit_noticed(self, code: int) -> None:
         self.exit_status = ExitStatus(code, None) if code >= 0 else ExitStatus(None, -code)
         self._exited.set()
+        for reader in self._readers:
+            reader.hurry()
         self._closed("process")
 
     def _closed(self, part: str) -> None:
@@ -239,6 +243,8 @@ class Process:
         if self._ending is not None:
             self._ending.cancel()
         if not self._ended:
+            for reader in self._readers:
+                reader.flush()
             self._ended = True
             self._callbacks.on_end()
 
@@ -248,8 +254,12 @@ class Process:
         while self._queue and self._writable and self._stdin is not None:
             ticket, line = self._queue.popleft()
             self._queued_bytes -= len(line)
-            self.written = ticket
             self._stdin.write(line + b"\n")
+            if self._stdin.is_closing():
+                # Nobody reads, which shows here first. Nothing was buffered: nothing of it left.
+                self.end_soon()
+                return
+            self.written = ticket
 
     def _writing_resumed(self) -> None:
         self._writable = True
@@ -274,9 +284,9 @@ class Process:
             ("stdout", stdout, self._stdout_received),
             ("stderr", stderr, self._stderr_received),
         ):
-            protocol = functools.partial(_Reading, self, part, received)
-            transport, _ = await self._loop.connect_read_pipe(protocol, pipe)
-            self._readers.append(transport)
+            assert pipe is not None
+            ended = functools.partial(self._closed, part)
+            self._readers.append(PipeReader(pipe, received, ended))
 
     def _close_stdin(self) -> None:
         # abort: a plain close would wait until a stuck server has read what is buffered.
@@ -290,8 +300,8 @@ class Process:
         if self._ending is not None:
             self._ending.cancel()
         self._close_stdin()
-        for transport in self._readers:
-            transport.close()
+        for reader in self._readers:
+            reader.close()
         self._tell_stderr(self._masked.end())
         # Only a start that was interrupted leaves pipes that no transport has closed.
         for pipe in (popen.stdin, popen.stdout, popen.stderr):
@@ -306,7 +316,7 @@ class Process:
     async def _end_descendants(self) -> None:
         # In a thread: it looks at every process of the machine, and waits.
         end = functools.partial(guardian.end_marked, [self._mark], grace_s=LEFTOVER_GRACE_S)
-        await anyio.to_thread.run_sync(end)
+        await worker.run(end)
 
     def _signal_group(self, number: signal.Signals) -> None:
         # A group outlives its leader, and while it does its number is not given away. Once the
@@ -315,19 +325,6 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-
-
-class _Reading(asyncio.Protocol):
-    def __init__(self, process: Process, part: str, received: Callable[[bytes], None]) -> None:
-        self._process = process
-        self._part = part
-        self._received = received
-
-    def data_received(self, data: bytes) -> None:
-        self._received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._process._closed(self._part)
 
 
 class _Writing(asyncio.Protocol):

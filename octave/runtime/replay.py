@@ -8,7 +8,7 @@ ToolAnnotations). The error of any other says that its outcome is unknown.
 import json
 from collections.abc import Mapping
 
-from octave.errors import ServerDied
+from octave.errors import NotRunning, OctaveError, ServerDied
 from octave.packages.offered import Offered
 from octave.runtime import wire
 from octave.runtime.wire import Message, Path
@@ -30,12 +30,23 @@ def is_harmless(message: Message, changes: Mapping[Path, bytes], offered: Offere
     return bool(marks) and all(marks)
 
 
-def with_outcome(error: ServerDied, message: Message) -> ServerDied:
-    """Return the error of a call that may have been executed, or `error` when it is no call."""
-    if message.method != CALL or error.details.get("sent") is False:
-        return error
-    details = error.details | {"outcome": "unknown"}
-    return ServerDied(f"{error.message}, outcome unknown", error.hint, details)
+def cut_off(error: ServerDied, message: Message, stopped: str | None = None) -> OctaveError:
+    """Return what the caller of `message` is told of a process that ended before it answered.
+
+    That the outcome of a call is unknown, unless it never left; `stopped` names the server whose
+    end was an order.
+    """
+    told: OctaveError = error
+    if stopped is not None:
+        told = NotRunning(
+            f"`{stopped}` was stopped before it answered `{message.method}`",
+            hint=f"octave start {stopped}",
+            details={"sent": error.details["sent"]},
+        )
+    if message.method != CALL or told.details.get("sent") is False:
+        return told
+    details = told.details | {"outcome": "unknown"}
+    return type(told)(f"{told.message}, outcome unknown", told.hint, details)
 
 
 def _is_named(tool: bytes, name: bytes | None) -> bool:

@@ -7,6 +7,7 @@ straight to the connection. What happens next is decided by `lifecycle.decide` a
 
 import logging
 import random
+import signal
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from octave.errors import NotRunning, OctaveError, ServerBusy, ServerDied, Start
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.runtime import lifecycle
+from octave.runtime.availability import Availability
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
@@ -26,11 +28,14 @@ from octave.runtime.lifecycle import Action
 from octave.runtime.logs import ServerLog, stamp
 from octave.runtime.metrics import CallFigures, is_error_result
 from octave.runtime.probe import read_lists
-from octave.runtime.replay import is_harmless, with_outcome
+from octave.runtime.replay import cut_off, is_harmless
 from octave.runtime.wire import Message, Path
 
 CALLS_AT_ONCE = 256
 """Calls one server may have waiting and in flight together; more are refused as busy."""
+CALLS_BYTES = 64 * 2**20
+"""As above, by size; a single call always fits. Four of the largest: a call is kept until it is
+answered, since the next process may have to be asked."""
 PATIENCE_S = 1.5
 """A call waits for the next attempt if it is this near, else it is told at once what is wrong. Two
 attempts are, so that whoever calls a server that cannot start knows within 3 s."""
@@ -40,7 +45,7 @@ REQUEST_TIMEOUT_S = 30.0
 """For the runtime's own questions, which servers answer from memory."""
 _log = logging.getLogger(__name__)
 
-
+_KILLED = {"message": "it ended neither with its input nor on SIGTERM, and was killed (signal 9)"}
 _LIVE = frozenset({"starting", "ready", "stopping"})
 """States with a process, or with one on its way."""
 
@@ -59,6 +64,7 @@ class Server:
         listeners: Listeners,
         *,
         clock: Clock,
+        availability: Availability,
         is_stopped: bool = False,
     ) -> None:
         self.name = spec.name
@@ -67,11 +73,13 @@ class Server:
         self.figures = CallFigures()
         self.pid: int | None = None
         """Of the process that is up, or on its way down; also the id of its group."""
+        self.was_killed = False
+        """The last ordered stop had to end in SIGKILL."""
         self._log = log
         self._listeners = listeners
         self._clock = clock
         first: lifecycle.Kind = "stopped" if is_stopped else "idle"
-        self._course = Course(spec.name, first, clock.monotonic_s, self._tell)
+        self._course = Course(spec.name, first, clock.monotonic_s, availability, self.tell)
         self._closed = anyio.Event()
         self._is_closing = False
         self._start_scope = anyio.CancelScope()
@@ -106,16 +114,17 @@ class Server:
 
         Raises:
             StartFailed: it could not be started, or waits too long for its next attempt.
-            NotRunning: a person stopped it.
+            NotRunning: a person stopped it; ``sent`` in `details`, if at all, as below.
             ServerDied, CallTimedOut: no answer; `details` as `Connection.forward` has them.
             ServerBusy: too many calls wait.
         """
-        if self._calls.count >= CALLS_AT_ONCE:
+        count, size_bytes = self._calls.count, len(message.line)
+        too_much = self._calls.size_bytes + size_bytes > CALLS_BYTES
+        if count and (count >= CALLS_AT_ONCE or too_much):
             raise ServerBusy(
-                f"`{self.name}` is busy: {self._calls.count} calls wait already",
-                hint="try again later",
+                f"`{self.name}` is busy: {count} calls wait already", hint="try again later"
             )
-        with self._calls.taking():
+        with self._calls.taking(size_bytes):
             return await self._counted(message, changes, on_progress)
 
     async def _counted(
@@ -125,32 +134,54 @@ class Server:
         on_progress: Callable[[bytes], None] | None,
     ) -> Message:
         began_s = self._clock.monotonic_s()
-        failed = True
+        failed: bool | None = True  # None: it was refused, which is no call
         try:
             connection = self._connection
             if connection is None or connection.closed.is_set():
                 connection = await self._ready()
                 began_s = self._clock.monotonic_s()
-            try:
-                answer = await self._send(connection, message, changes, on_progress)
-            except ServerDied as error:
-                if error.details.get("sent") is not False and not (
-                    self.spec.policy.replay and is_harmless(message, changes, self.offered)
-                ):
-                    raise
-                answer = await self._send(await self._ready(), message, changes, on_progress)
+            answer = await self._answer(connection, message, changes, on_progress)
             self._answered = True
             failed = answer.result is None or is_error_result(answer.result)
             return answer
-        except ServerDied as error:
-            raise with_outcome(error, message) from error
+        except (NotRunning, ServerBusy) as error:
+            failed = True if error.details.get("sent") else None
+            raise
         except anyio.get_cancelled_exc_class():
             # The client no longer wants it: no fault of the server's.
             failed = False
             raise
         finally:
             self._calls.used()
-            self.figures.add((self._clock.monotonic_s() - began_s) * 1000, failed=failed)
+            if failed is not None:
+                self.figures.add((self._clock.monotonic_s() - began_s) * 1000, failed=failed)
+
+    async def _answer(
+        self,
+        connection: Connection,
+        message: Message,
+        changes: Mapping[Path, bytes],
+        on_progress: Callable[[bytes], None] | None,
+    ) -> Message:
+        """Return the answer of this process, or of the next where asking it can do no harm."""
+        policy = self.spec.policy
+        times_s = policy.call_timeout_s, policy.call_timeout_max_s
+
+        async def asked(connection: Connection) -> Message:
+            return await connection.forward(message, changes, on_progress, *times_s)
+
+        try:
+            try:
+                return await asked(connection)
+            except ServerDied as error:
+                if error.details.get("sent") is not False and not (
+                    policy.replay and is_harmless(message, changes, self.offered)
+                ):
+                    raise
+                return await asked(await self._ready())
+        except ServerDied as error:
+            is_ordered = self._course.kind in {"stopping", "stopped"}
+            raise cut_off(error, message, self.name if is_ordered else None) from error
 
     def notify(self, line: bytes) -> None:
         """Pass a client's notification on, as it came; nobody hears it while the server sleeps."""
@@ -172,27 +203,8 @@ class Server:
             return await read_lists(
                 connection.initialize_result,
                 partial(connection.request, timeout_s=REQUEST_TIMEOUT_S),
+                connection.masked,
             )
-
-    async def _send(
-        self,
-        connection: Connection,
-        message: Message,
-        changes: Mapping[Path, bytes],
-        on_progress: Callable[[bytes], None] | None,
-    ) -> Message:
-        policy = self.spec.policy
-        try:
-            return await connection.forward(
-                message, changes, on_progress, policy.call_timeout_s, policy.call_timeout_max_s
-            )
-        except ServerDied as error:
-            if self._course.kind in {"stopping", "stopped"}:
-                raise NotRunning(
-                    f"`{self.name}` was stopped before it answered `{message.method}`",
-                    hint=f"octave start {self.name}",
-                ) from error
-            raise
 
     async def _ready(self) -> Connection:
         """Return the live connection, as soon as there is one.
@@ -262,6 +274,7 @@ class Server:
             "uptimeSeconds": None if uptime_s is None else round(uptime_s, 3),
             "memoryBytes": memory_bytes,
             "restarts": self._course.restarts,
+            **self._course.availability.snapshot(),
             "instances": 0 if self.pid is None else 1,
             "calls": figures.count,
             "errors": figures.errors,
@@ -284,11 +297,12 @@ class Server:
                     case "starting":
                         await self._live()
                     case "stopping":
-                        self._apply(lifecycle.Stopped())
+                        self._apply(lifecycle.Stopped(), _KILLED if self.was_killed else None)
                     case "idle" if self.spec.problem is not None:
                         # It fails at once, and says why, before anybody calls it.
                         self._apply(lifecycle.Called())
                     case _:
+                        self._log.rest()
                         await self._pause()
         finally:
             self._is_closing = True
@@ -305,8 +319,11 @@ class Server:
         )
         try:
             with anyio.CancelScope() as self._start_scope:
+                self.was_killed = False
                 async with connect(self.spec, callbacks) as connection:
                     await self._serve(connection)
+                status = connection.exit_status
+                self.was_killed = status is None or status.signal == signal.SIGKILL
         except OctaveError as error:
             self._failed(error)
         except Exception as error:  # noqa: BLE001 - a bug here must not end the other servers
@@ -364,7 +381,7 @@ class Server:
                 self._apply(event, details)
             case "ready":
                 self._course.failed(error, stamp(self._clock.wall_s()))
-                self._tell("died", details)
+                self.tell("died", details)
                 self._apply(lifecycle.Died(self._answered, self._calls.waiting > 0, jitter))
 
     def _apply(self, event: lifecycle.Event, details: Mapping[str, Any] | None = None) -> None:
@@ -375,7 +392,8 @@ class Server:
             if was_starting:
                 self._start_scope.cancel()
 
-    def _tell(self, kind: str, details: Mapping[str, Any]) -> None:
+    def tell(self, kind: str, details: Mapping[str, Any]) -> None:
+        """Write that something happened into its log, and tell who listens."""
         message = details.get("message")
         self._log.event(f"{kind}: {message}" if message else kind)
         self._listeners.event(Event(stamp(self._clock.wall_s()), self.name, kind, details))

@@ -2,6 +2,19 @@
 
 Every server has a task of its own and fails by itself. Starting, stopping and reloading happen in
 parallel, so that one server that hangs delays no other.
+
+All that waits in a runtime is bounded. What, how much, and what happens when it is full:
+
+- calls of a server, until answered: 256 or 64 MiB, one always fits (`server`); busy
+- lines to its stdin: 256 or 4 MiB, one always fits (`process`); a call is busy, others are dropped
+- a line of its stdout: `max_message` (`wire`); its call fails, what follows goes on
+- its last words for errors: 20 lines of 500 bytes (`process`); the oldest go
+- its log: 64 KiB and an unfinished line a stream, then written (`logs`); what the disk does not
+  take is dropped and counted, as is noise over 100 lines in 10 s
+- looks at its lists: one, shared by all who want it (`gateway.catalogue`); list_changed joins it
+- a client's open requests: 1,024, on a control connection 64; busy. HTTP: 512 connections, 503
+- lines to a client: over 1 MiB it is read no more, over 32 MiB it is cut (`serve.socket`)
+- events: none waits, they are handed on as they happen
 """
 
 import time
@@ -10,10 +23,11 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from octave.errors import OctaveError, ServerNotFound, did_you_mean
 from octave.packages.launch import LaunchSpec
+from octave.runtime import worker
+from octave.runtime.availability import BEAT_S, Availability, Awake
 from octave.runtime.events import Clock, Event, Listeners
 from octave.runtime.logs import ServerLog
 from octave.runtime.metrics import tree_memory_bytes
@@ -26,7 +40,8 @@ SLOW_START_S = 5.0
 """An `auto_start` server slower than this no longer holds back those after it."""
 
 Result = dict[str, Any]
-"""``{"name", "status", "pid"}``, and ``"error"`` as `OctaveError.as_json` where it failed."""
+"""``{"name", "status", "pid"}``, ``"error"`` as `OctaveError.as_json` where it failed, and
+``"killed"`` (true) where a stop had to end in SIGKILL."""
 
 
 class Supervisor:
@@ -59,6 +74,7 @@ class Supervisor:
         self._stopped = set(stopped)
         self._on_choice = on_choice
         self._clock = clock
+        self._awake = Awake(clock.monotonic_s)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._closing = anyio.Event()
         for spec in specs:
@@ -76,6 +92,7 @@ class Supervisor:
             for server in self.servers.values():
                 tasks.start_soon(server.run)
             tasks.start_soon(self._start_automatically, list(self.servers.values()))
+            tasks.start_soon(self._beat)
             task_status.started()
             await self._closing.wait()
             tasks.start_soon(self._close_all)
@@ -133,7 +150,7 @@ class Supervisor:
         pids = [server.pid for server in servers if server.pid is not None]
         memory: Mapping[int, int] = {}
         if pids:
-            memory = await anyio.to_thread.run_sync(tree_memory_bytes, pids)
+            memory = await worker.run(tree_memory_bytes, pids)
         return [
             server.snapshot(memory.get(server.pid) if server.pid is not None else None)
             for server in servers
@@ -148,6 +165,7 @@ class Supervisor:
                 lambda name, message: self.on_notification(name, message),
             ),
             clock=self._clock,
+            availability=Availability(self._awake),
             is_stopped=spec.name in self._stopped,
         )
         self.servers[spec.name] = server
@@ -172,6 +190,12 @@ class Supervisor:
             for server in servers:
                 if server.spec.policy.auto_start and server.state != "stopped":
                     tasks.start_soon(start, server)
+
+    async def _beat(self) -> None:
+        while not self._closing.is_set():
+            with anyio.move_on_after(BEAT_S):
+                await self._closing.wait()
+            self._awake()
 
     async def _close_all(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -206,7 +230,9 @@ class Supervisor:
         if server.name not in self._stopped:
             self._stopped.add(server.name)
             self._on_choice(frozenset(self._stopped))
-        return await _result_of(server, server.stop)
+        was_up = server.pid is not None
+        result = await _result_of(server, server.stop)
+        return result | {"killed": True} if was_up and server.was_killed else result
 
     async def _restart(self, server: Server) -> Result:
         self._forget([server.name])

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import anyio
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,6 +37,9 @@ STATUS_OF: Mapping[str, int] = {
     "call_timed_out": 504,
 }
 """The HTTP status of an `OctaveError` by its code; 500 for the others."""
+
+CLIENT_GONE = 499
+"""Nobody reads it; nginx made it known."""
 
 _log = logging.getLogger(__name__)
 _Endpoint = Callable[[Request], Awaitable[Response]]
@@ -79,7 +83,8 @@ class _Api:
     async def call(self, request: Request) -> Response:
         wanted = read_params(await request.body(), _Call)
         arguments = read_arguments(wanted.arguments)
-        return _raw(await self._control.call(Call(wanted.tool, arguments, wanted.server)))
+        call = Call(wanted.tool, arguments, wanted.server)
+        return await _unless_gone(request, self._control.call(call))
 
     async def stats(self, _: Request) -> Response:
         status = await self._control.status()
@@ -115,6 +120,29 @@ def _route(method: str, path: str, endpoint: _Endpoint) -> Route:
     return Route(path, guarded, methods=[method])
 
 
+async def _unless_gone(request: Request, work: Awaitable[bytes]) -> Response:
+    """Return what `work` gives, and cancel it when the client leaves. Its body must be read."""
+    failure: OctaveError | None = None
+    response = Response(status_code=CLIENT_GONE)
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            response = _raw(await work)
+        except OctaveError as error:
+            # Raised in here it would come out wrapped into a group.
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return response
+
+
 async def _no_route(request: Request, exception: Exception) -> Response:
     assert isinstance(exception, HTTPException)
     error = OctaveError(f"no route `{request.method} {request.url.path}`", hint="see `/health`")
@@ -137,6 +165,8 @@ def _stats(server: Mapping[str, Any]) -> dict[str, Any]:
         "pid": server["pid"],
         "memoryBytes": server["memoryBytes"],
         "restarts": server["restarts"],
+        "availability": server["availability"],
+        "downSeconds": server["downSeconds"],
         "lastError": server["lastError"],
     }
 

@@ -5,51 +5,55 @@ and gives it back last. `private` is the same without anything that others could
 printed here; whoever calls is told.
 """
 
+import asyncio
 import contextlib
 import importlib
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import filelock
 import psutil
 
 from octave import __version__
-from octave.errors import NotFound, OctaveError, PortTaken, did_you_mean
+from octave.errors import Locked, NotFound, OctaveError, PortTaken, did_you_mean, ungrouped
 from octave.gateway.audience import Scope
-from octave.gateway.catalogue import Catalogue
-from octave.gateway.router import Router
 from octave.gateway.session import Session
 from octave.home import Workspace
 from octave.packages import manifest
 from octave.packages.launch import LaunchSpec
 from octave.packages.specs import launch_specs
+from octave.runtime import allocator, open_files, worker
 from octave.runtime.events import Event
-from octave.runtime.logs import ServerLog
 from octave.runtime.marker import Run
 from octave.runtime.supervisor import Supervisor
 from octave.serve import claim
+from octave.serve.address import Address
 from octave.serve.control import Control, Runtime
 from octave.serve.methods import ControlConversation
-from octave.serve.socket import Conversation, Door, Send, Wish, bind
+from octave.serve.parts import assemble, supervise
+from octave.serve.socket import Conversation, Door, Send, Wish
+from octave.serve.troubles import Troubles
 from octave.settings import Settings
 
 WATCH_S = 1.0
-"""How often the manifest's time stamp is looked at."""
+"""How often it is looked whether the manifest has changed, and whether we can be reached."""
 
 PORT_RETRY_S = 30.0
 """How often a background runtime whose port is taken tries again."""
 
 START_LINES_S = 5.0
 """`ready` waits this long for `auto_start` servers to show what becomes of them."""
+
+UNUSED_S = 30.0
+"""A background runtime that has let nobody in by then was started for nothing."""
 
 _ACTIVE = frozenset({"starting", "ready", "backoff", "stopping"})
 _SETTLED = frozenset({"ready", "backoff", "failed", "stopped"})
@@ -77,31 +81,6 @@ class Report:
     """A sentence: something does not work and the runtime goes on without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What answers calls, whoever asks."""
-
-    supervisor: Supervisor
-    catalogue: Catalogue
-    router: Router
-
-
-def assemble(workspace: Workspace, specs: Iterable[LaunchSpec], settings: Settings) -> Parts:
-    """Return the connected parts; their `run` is the caller's."""
-    supervisor = Supervisor(
-        specs,
-        lambda name: ServerLog(
-            workspace.log(name), rotate_bytes=settings.log_rotate_bytes, keep=settings.log_keep
-        ),
-        stopped=claim.read_choices(workspace),
-        on_choice=lambda stopped: claim.write_choices(workspace, stopped),
-    )
-    catalogue = Catalogue(supervisor, workspace.catalogue, tool_cache_s=settings.tool_cache_s)
-    router = Router(supervisor, catalogue)
-    supervisor.on_notification = router.heard
-    return Parts(supervisor, catalogue, router)
-
-
 @contextlib.asynccontextmanager
 async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIterator[Control]:
     """Give the operations of a runtime that nobody else can reach, for one call.
@@ -121,17 +100,18 @@ async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIter
     ]
     parts = assemble(workspace, specs, settings)
     runtime = Runtime(lambda: specs, lambda: {"running": False}, lambda: None)
-    async with anyio.create_task_group() as tasks:
-        ended = anyio.Event()
-        await tasks.start(parts.catalogue.run)
-        await tasks.start(_supervise, parts, run, ended)
-        try:
-            yield Control(parts.supervisor, parts.router, runtime)
-        finally:
-            parts.supervisor.close()
-            with anyio.CancelScope(shield=True):
-                await ended.wait()
-            tasks.cancel_scope.cancel()
+    with ungrouped():
+        async with anyio.create_task_group() as tasks:
+            ended = anyio.Event()
+            await tasks.start(parts.catalogue.run)
+            await tasks.start(supervise, parts, run, ended)
+            try:
+                yield Control(parts.supervisor, parts.router, runtime)
+            finally:
+                parts.supervisor.close()
+                with anyio.CancelScope(shield=True):
+                    await ended.wait()
+                tasks.cancel_scope.cancel()
 
 
 async def serve(
@@ -149,28 +129,15 @@ async def serve(
     lock = claim.take_lock(workspace)
     try:
         claim.sweep(workspace)
-        claim.raise_descriptor_limit()
+        open_files.raise_limit()
         settings = manifest.load(workspace.manifest).settings
         host = options.host or settings.host
         claim.check_host(host, settings, allow_remote=options.allow_remote)
         serving = _Serving(_Order(workspace, environ, options, report), settings, host)
-        await serving.run(lock)
+        with ungrouped():
+            await serving.run(lock)
     finally:
         lock.release(force=True)
-
-
-async def _supervise(
-    parts: Parts,
-    run: Run,
-    ended: anyio.Event,
-    *,
-    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    try:
-        async with run.alive():
-            await parts.supervisor.run(task_status=task_status)
-    finally:
-        ended.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,10 +168,11 @@ class _Serving:
         self._control = Control(self._parts.supervisor, self._parts.router, runtime)
         self._door = Door(self._open_conversation, settings.max_message_bytes)
         self._stop = anyio.Event()
+        self._was_used = False
         self._servers_ended = anyio.Event()
         self._settled = anyio.Event()
         self._began_s = time.monotonic()
-        self._warnings: dict[str, str] = {}
+        self._troubles = Troubles(order.report.warning)
         self._facts: dict[str, object] = {
             "pid": os.getpid(),
             "url": None,
@@ -217,38 +185,35 @@ class _Serving:
 
     async def run(self, lock: filelock.BaseFileLock) -> None:
         """Start up, run until told to stop, shut down; then give everything back."""
-        workspace = self._order.workspace
+        asyncio.get_running_loop().set_exception_handler(self._troubles.hear)
         # Before any server starts: a taken port may be the end of it.
         listener = self._bind_port()
-        path = workspace.new_socket(self._order.environ)
-        self._facts["socket"] = os.fspath(path)
+        self._address = Address(self._order.workspace, self._order.environ, lock)
+        self._facts["socket"] = os.fspath(self._address.path)
         try:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self._take_signals)
-                await self._start_up(tasks, bind(path), listener)
+                await self._start_up(tasks, listener)
                 await self._stop.wait()
                 self._door.shut()
                 self._parts.supervisor.close()
                 await self._servers_ended.wait()
                 # Whoever asked for the shutdown waits for the end of its connection, which comes
                 # with the cancellation: the workspace is free by then.
-                claim.give_back(workspace, path)
-                lock.release(force=True)
+                self._address.give_back()
                 tasks.cancel_scope.cancel()
         finally:
             if listener is not None:
                 listener.close()
-            if lock.is_locked:
-                claim.give_back(workspace, path)
+            self._address.give_back()
 
-    async def _start_up(
-        self, tasks: anyio.abc.TaskGroup, door: socket.socket, listener: socket.socket | None
-    ) -> None:
+    async def _start_up(self, tasks: anyio.abc.TaskGroup, listener: socket.socket | None) -> None:
         await tasks.start(self._parts.catalogue.run)
-        await tasks.start(_supervise, self._parts, self._run, self._servers_ended)
-        await tasks.start(self._door.run, door)
-        self._write_facts()
-        tasks.start_soon(self._watch_manifest)
+        await tasks.start(supervise, self._parts, self._run, self._servers_ended)
+        await tasks.start(self._door.run, self._address.listen())
+        self._publish()
+        self._troubles.count_files(len(self._parts.supervisor.servers))
+        tasks.start_soon(self._keep_up)
         if listener is not None:
             await self._serve_http(tasks, listener)
         else:
@@ -269,9 +234,9 @@ class _Serving:
         except PortTaken as error:
             if not self._order.options.background:
                 raise
-            self._warn("port", f"{error.message}; reachable through the socket alone")
+            self._troubles.begin("port", f"{error.message}; reachable through the socket alone")
             return None
-        self._warnings.pop("port", None)
+        self._troubles.end("port")
         return listener
 
     async def _retry_port(self, tasks: anyio.abc.TaskGroup) -> None:
@@ -279,21 +244,23 @@ class _Serving:
         while listener is None:
             await anyio.sleep(PORT_RETRY_S)
             listener = self._bind_port()
-        await self._serve_http(tasks, listener)
+        try:
+            await self._serve_http(tasks, listener)
+        except OSError as error:
+            self._troubles.begin("address", f"the port cannot be made known: {error}")
 
     async def _serve_http(self, tasks: anyio.abc.TaskGroup, listener: socket.socket) -> None:
         # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
-        http = await anyio.to_thread.run_sync(importlib.import_module, "octave.serve.http")
+        http = await worker.run(importlib.import_module, "octave.serve.http")
         hosts = self._settings.allowed_hosts
         await tasks.start(http.serve_http, listener, self._control, self._token, hosts)
         port = listener.getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._facts |= {"port": port, "url": f"http://{host}:{port}"}
-        self._write_facts()
+        self._publish()
 
-    def _write_facts(self) -> None:
-        token = self._token if self._facts["url"] else None
-        claim.write_facts(self._order.workspace, self._facts, token)
+    def _publish(self) -> None:
+        self._address.publish(self._facts, self._token if self._facts["url"] else None)
 
     def _specs(self) -> list[LaunchSpec]:
         return self._run.marked(launch_specs(self._order.workspace, self._order.environ))
@@ -303,8 +270,9 @@ class _Serving:
             "running": True,
             **self._facts,
             "uptimeSeconds": round(time.monotonic() - self._began_s, 3),
-            "memoryBytes": psutil.Process().memory_info().rss,
-            "warning": "; ".join(self._warnings.values()) or None,
+            "memoryBytes": _memory_bytes(),
+            "openFiles": {"used": open_files.used(), "limit": open_files.limit()},
+            "warning": self._troubles.text,
         }
 
     def _begin_stop(self) -> None:
@@ -312,8 +280,11 @@ class _Serving:
 
     def _open_conversation(self, wish: Wish | None, send: Send) -> Conversation:
         if wish is None:
+            self._was_used = True
             return ControlConversation(self._control, send)
-        return Session(self._parts.router, self._scope(wish), send)
+        session = Session(self._parts.router, self._scope(wish), send)
+        self._was_used = True
+        return session
 
     def _scope(self, wish: Wish) -> Scope:
         for name in wish.servers:
@@ -329,16 +300,13 @@ class _Serving:
     def _heard(self, event: Event) -> None:
         if event.kind == "ready":
             self._parts.catalogue.became_ready(event.server)
+        if event.kind in ("idle", "stopped"):
+            allocator.give_back()
         if event.kind in _SETTLED:
             self._unsettled.discard(event.server)
             if not self._unsettled:
                 self._settled.set()
         self._order.report.event(event)
-
-    def _warn(self, about: str, sentence: str) -> None:
-        if self._warnings.get(about) != sentence:
-            self._warnings[about] = sentence
-            self._order.report.warning(sentence)
 
     async def _take_signals(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -358,28 +326,61 @@ class _Serving:
         try:
             await self._control.reload()
         except (OctaveError, OSError) as error:
-            self._warn("manifest", f"the old manifest stays in force: {error}")
+            self._troubles.begin("manifest", f"the old manifest stays in force: {error}")
         else:
-            self._warnings.pop("manifest", None)
+            self._troubles.end("manifest")
+            self._troubles.count_files(len(self._parts.supervisor.servers))
 
-    async def _watch_manifest(self) -> None:
+    async def _keep_up(self) -> None:
         seen = _stamp(self._order.workspace.manifest)
         while True:
             await anyio.sleep(WATCH_S)
+            if self._stop.is_set():
+                return
+            await self._mend()
             found = _stamp(self._order.workspace.manifest)
             if found != seen:
                 seen = found
                 await self._reload()
+            self._troubles.look_again()
+
+    async def _mend(self) -> None:
+        try:
+            listener = self._address.mend()
+            self._run.mend()
+        except Locked:
+            self._troubles.begin(
+                "address", "the workspace has another runtime by now, this one ends"
+            )
+            self._stop.set()
+        except OSError as error:
+            self._troubles.begin("address", f"what was removed cannot be made again: {error}")
+        else:
+            self._troubles.end("address")
+            if listener is not None:
+                await self._door.listen(listener)
+                self._order.report.warning("somebody removed the socket; it is there again")
 
     async def _watch_idleness(self) -> None:
-        limit_s = self._settings.runtime_idle_s
         active_s = time.monotonic()
-        while time.monotonic() - active_s < limit_s:
-            await anyio.sleep(min(WATCH_S, limit_s))
+        while time.monotonic() - active_s < self._idle_limit_s:
+            await anyio.sleep(min(WATCH_S, self._idle_limit_s))
             servers = self._parts.supervisor.servers.values()
             if self._door.connections or any(server.state in _ACTIVE for server in servers):
                 active_s = time.monotonic()
         self._stop.set()
+
+    @property
+    def _idle_limit_s(self) -> float:
+        limit_s = self._settings.runtime_idle_s
+        return limit_s if self._was_used else min(limit_s, UNUSED_S)
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except OSError:  # too many files are open to look
+        return None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

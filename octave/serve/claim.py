@@ -7,7 +7,6 @@ behind is stale once the lock is held. Nothing here knows what is served.
 import contextlib
 import errno
 import json
-import resource
 import secrets
 import socket
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ import psutil
 
 from octave.errors import Locked, OctaveError, PortTaken, UsageError
 from octave.home import Workspace, atomic_write
+from octave.packages import state_file
 from octave.packages.secrets import Secrets, resolve
 from octave.settings import Settings
 
@@ -29,10 +29,13 @@ TOKEN_BYTES = 32
 FIXED_TOKEN_CHARS = 32
 """A fixed token shorter than this could be guessed."""
 
-DESCRIPTORS = 8192
-"""A server needs five or so, a client one; some systems allow 256 unless asked."""
-
 BACKLOG = 128
+
+CHOICES_FORMAT = 1
+
+LOCK_S = 0.1
+"""Whoever only looks whether the lock is held has it for microseconds."""
+LOCK_POLL_S = 0.01
 
 
 def take_lock(workspace: Workspace) -> filelock.BaseFileLock:
@@ -41,9 +44,9 @@ def take_lock(workspace: Workspace) -> filelock.BaseFileLock:
     Raises:
         Locked: another runtime holds it; names its pid and address.
     """
-    lock = filelock.FileLock(workspace.runtime_lock, timeout=0, mode=0o600)
+    lock = filelock.FileLock(workspace.runtime_lock, timeout=LOCK_S, mode=0o600)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=LOCK_POLL_S)
     except filelock.Timeout as error:
         raise taken(workspace) from error
     return lock
@@ -80,15 +83,6 @@ def give_back(workspace: Workspace, path: Path) -> None:
     _remove_socket(workspace, path)
     workspace.runtime_file.unlink(missing_ok=True)
     workspace.token.unlink(missing_ok=True)
-
-
-def raise_descriptor_limit() -> None:
-    """Allow this process `DESCRIPTORS` open files, as far as the system lets it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def default_port(workspace: Workspace, settings: Settings) -> int:
@@ -178,16 +172,19 @@ def write_facts(workspace: Workspace, facts: Mapping[str, object], token: str | 
 
 
 def read_choices(workspace: Workspace) -> frozenset[str]:
-    """Return the servers a person stopped; none when the file is missing or broken."""
-    try:
-        found = json.loads(workspace.choices.read_bytes())
-    except (OSError, ValueError):
-        return frozenset()
-    return frozenset(name for name in found if isinstance(name, str))
+    """Return the servers a person stopped; none when the file is missing or damaged.
+
+    Raises:
+        StorageFailed: a newer Octave wrote it.
+    """
+    found = state_file.read(workspace.choices, CHOICES_FORMAT).get("stopped")
+    names = found if isinstance(found, list) else ()
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def write_choices(workspace: Workspace, stopped: frozenset[str]) -> None:
     """Keep which servers a person stopped, for the next runtime."""
     # Losing it costs one unwanted start; failing here would cost the `stop` itself.
     with contextlib.suppress(OSError):
-        atomic_write(workspace.choices, json.dumps(sorted(stopped)).encode() + b"\n")
+        content = {"format": CHOICES_FORMAT, "stopped": sorted(stopped)}
+        atomic_write(workspace.choices, json.dumps(content).encode() + b"\n")

@@ -14,6 +14,7 @@ import uvicorn
 from octave.serve.api import build
 from octave.serve.control import Control
 from octave.serve.guard import Guard
+from octave.serve.socket import ACCEPTS_AT_ONCE, BACKLOG
 
 KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections, so that it is not us who break one in use."""
@@ -52,11 +53,13 @@ async def serve_http(
         limit_concurrency=CONNECTIONS_LIMIT,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
+        backlog=ACCEPTS_AT_ONCE,
     )
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[listener])
+    listener.listen(BACKLOG)
     task_status.started()
     try:
         await anyio.sleep_forever()

@@ -8,10 +8,13 @@ waits without a bound: a peer that does not read is read no more, and cut when t
 import asyncio
 import logging
 import os
+import select
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +26,7 @@ from octave import __version__
 from octave.errors import OctaveError, UsageError
 from octave.gateway.session import SessionOverflow
 from octave.runtime import wire
+from octave.runtime.pace import PIECE_BYTES, Pace
 
 HELLO_LIMIT_BYTES = 64 * 1024
 HELLO_TIMEOUT_S = 10.0
@@ -34,10 +38,18 @@ HIGH_WATER_BYTES = 2**20
 CUT_AFTER_BYTES = 32 * 2**20
 """Twice the largest message: a peer that far behind does not read at all."""
 
+LONG_BYTES = 64 * 1024
+"""A line from here on is written without another copy, at the price of a second call."""
+
 FINISH_S = 5.0
 """After the end of a client's input its open requests get this long."""
 
 BACKLOG = 128
+
+ACCEPTS_AT_ONCE = 1
+"""Without a file to be had asyncio fails as often as its `backlog`, and each failure leads to a try
+a second later that fails as often: it ends up doing nothing else. The backlog of the system is set
+apart from that. Needed until every supported Python has github.com/python/cpython/issues/151615."""
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +168,7 @@ class Door:
         self.tasks: anyio.abc.TaskGroup
         self.open_conversation = open_conversation
         self.max_message_bytes = max_message_bytes
-        self._server: asyncio.Server
+        self._server: asyncio.Server | None = None
 
     async def run(
         self,
@@ -165,9 +177,8 @@ class Door:
         task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept and serve until cancelled; then every connection is closed."""
-        loop = asyncio.get_running_loop()
         async with anyio.create_task_group() as self.tasks:
-            self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+            await self.listen(listener)
             task_status.started()
             try:
                 await anyio.sleep_forever()
@@ -176,12 +187,23 @@ class Door:
                 for connection in list(self.connections):
                     connection.close()
 
+    async def listen(self, listener: socket.socket) -> None:
+        """Accept from `listener`, and no more from the one before; open connections go on."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(
+            lambda: Connection(self), sock=listener, backlog=ACCEPTS_AT_ONCE
+        )
+        listener.listen(BACKLOG)
+        self.shut()
+        self._server = server
+
     def shut(self) -> None:
         """Accept nobody any more; open connections go on."""
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One accepted connection, from its first line to its end."""
 
     def __init__(self, door: Door) -> None:
@@ -189,6 +211,10 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._first = bytearray()
         self._framer = wire.Framer(door.max_message_bytes)
+        self._piece = bytearray(PIECE_BYTES)
+        self._pace = Pace(self._take, partial(self._hold, "pace"), partial(self._release, "pace"))
+        self._holds: set[str] = set()
+        """Why it is not read now."""
         self._conversation: Conversation | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -207,19 +233,29 @@ class Connection(asyncio.Protocol):
         """Cancel what the peer had asked for and is not done."""
         self._door.connections.discard(self)
         self._cancel_timer()
+        self._pace.end()
         if self._conversation is not None:
             self._conversation.close()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where the next piece goes; it is small, so that the others have their turn."""
+        return self._piece
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take what the peer wrote."""
+        data = bytes(memoryview(self._piece)[:nbytes])
         if self._conversation is None:
             self._take_hello(data)
-            return
-        for line in self._framer.feed(data):
-            self._conversation.receive(line)
+        else:
+            self._pace.take(data)
 
     def eof_received(self) -> bool:
-        """Keep our half open for a while: the peer may still wait for answers."""
+        """Keep our half open for a while: unless the peer is gone, it may wait for answers."""
+        watch = select.poll()
+        watch.register(self._transport.get_extra_info("socket"), 0)
+        # POLLHUP of poll(2): both halves are closed. macOS says so of one half, too.
+        if sys.platform == "linux" and watch.poll(0):
+            return False
         self._close_after(FINISH_S)
         if self._conversation is None:
             return False
@@ -228,11 +264,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more from a peer that is behind."""
-        self._transport.pause_reading()
+        self._hold("behind")
 
     def resume_writing(self) -> None:
         """Go on: it has read."""
-        self._transport.resume_reading()
+        self._release("behind")
 
     def send(self, line: bytes) -> None:
         """Write one line, given without newline; nothing happens once the connection closes.
@@ -242,7 +278,12 @@ class Connection(asyncio.Protocol):
         """
         if self._transport.is_closing():
             return
-        self._transport.write(line + b"\n")
+        if len(line) < LONG_BYTES:
+            self._transport.write(line + b"\n")
+        else:
+            # Each copy of the longest would cost milliseconds; of a view none is made on the way.
+            self._transport.write(memoryview(line))
+            self._transport.write(b"\n")
         if self._transport.get_write_buffer_size() > CUT_AFTER_BYTES:
             self._transport.abort()
             raise SessionOverflow
@@ -259,6 +300,20 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
 
+    def _hold(self, reason: str) -> None:
+        self._holds.add(reason)
+        self._transport.pause_reading()
+
+    def _release(self, reason: str) -> None:
+        self._holds.discard(reason)
+        if not self._holds:
+            self._transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
+        assert self._conversation is not None
+        for line in self._framer.feed(data):
+            self._conversation.receive(line)
+
     def _take_hello(self, data: bytes) -> None:
         self._first += data
         line, newline, rest = self._first.partition(b"\n")
@@ -267,26 +322,23 @@ class Connection(asyncio.Protocol):
         elif newline:
             self._cancel_timer()
             # What follows waits in the kernel until there is somebody to take it.
-            self._transport.pause_reading()
+            self._hold("greeting")
             self._door.tasks.start_soon(self._serve, bytes(line), bytes(rest))
 
     async def _serve(self, hello: bytes, rest: bytes) -> None:
         try:
             conversation = self._door.open_conversation(read_hello(hello), self.send)
-        except OctaveError as error:
-            refused = {"code": error.code, "message": error.message, "hint": error.hint}
-            self.send(msgspec.json.encode({"octave": {"error": refused}}))
-            self.close()
-            return
-        try:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(conversation.run)
                 self._conversation = conversation
                 self.send(msgspec.json.encode({"octave": {"version": 1, "runtime": __version__}}))
-                self.data_received(rest)
-                self._transport.resume_reading()
+                self._pace.take(rest)
+                self._release("greeting")
                 if self._transport.is_closing():
                     conversation.close()
+        except OctaveError as error:
+            refused = {"code": error.code, "message": error.message, "hint": error.hint}
+            self.send(msgspec.json.encode({"octave": {"error": refused}}))
         except Exception:  # noqa: BLE001 - the edge to one client, whose bug is not the others'
             _log.exception("a bug while serving a connection")
         finally:

@@ -100,7 +100,7 @@ def test_json_is_one_object_a_line(noted: Desk) -> None:
     ]
 
 
-def test_hostile_lines_are_made_visible_and_raw_gives_the_bytes(desk: Desk) -> None:
+def test_row_25_hostile_lines_are_made_visible_and_raw_gives_the_bytes(desk: Desk) -> None:
     line = b"\x1b[2J\xff caf\xc3\xa9 \xe2\x80\xae\r"
     desk.server("good")
     desk.note("good", b"err " + line)
@@ -113,6 +113,32 @@ def test_hostile_lines_are_made_visible_and_raw_gives_the_bytes(desk: Desk) -> N
     assert not has_hidden(as_json.stdout)
     assert json.loads(as_json.stdout)["line"] == "\x1b[2J\ufffd caf\u00e9 \u202e\r"
     assert raw == line + b"\n"
+
+
+def test_row_25_no_control_character_of_a_server_reaches_a_terminal(desk: Desk) -> None:
+    desk.server("binary-stderr")
+    desk.server("dies", SERVERS / "dies_in_colour.py")
+
+    echoed = desk.octave("call", "binary-stderr", "echo", "text=x")
+    died = desk.octave("call", "dies", "echo", "text=x")
+    told = [
+        *(desk.octave("logs", name) for name in ("binary-stderr", "dies")),
+        *(desk.octave("logs", "--json", name) for name in ("binary-stderr", "dies")),
+        desk.octave("status"),
+        desk.octave("status", "--json"),
+        desk.octave("status", "dies"),
+    ]
+    raw, _ = desk.start("logs", "--raw", "binary-stderr").communicate()
+
+    assert (echoed.code, echoed.stdout) == (0, "x\n")
+    assert "\\x1b[31mfatal\\x1b[0m" in died.stderr
+    for done in (died, *told):
+        assert not has_hidden(done.stdout.replace("\n", "") + done.stderr.replace("\n", ""))
+    assert "\\x1b]0;pwned title\\x07\\x1b[2J\\x1b[1;31mred\\x1b[0m\n" in told[0].stdout
+    lines = [json.loads(line)["line"] for line in told[2].stdout.splitlines()]
+    assert "\x1b]0;pwned title\x07\x1b[2J\x1b[1;31mred\x1b[0m" in lines
+    assert b"\x1b]0;pwned title\x07" in raw
+    assert bytes(range(256)) in raw
 
 
 @pytest.mark.parametrize(
@@ -244,7 +270,9 @@ def test_packed_files_are_read_too_and_a_removed_server_s_as_well(desk: Desk) ->
     assert desk.octave("logs", "former").stdout == "old 1\nold 2\n"
 
 
-def test_no_line_of_a_flood_is_lost_or_doubled_under_follow_across_rotations(desk: Desk) -> None:
+def test_row_24_no_line_of_a_flood_is_lost_or_doubled_under_follow_across_rotations(
+    desk: Desk,
+) -> None:
     manifest = desk.home / "octave.toml"
     settings = 'runtime.port = 0\nruntime.log_rotate = "1MB"\nruntime.log_keep = 100\n'
     manifest.write_text(settings, encoding="utf-8")
@@ -263,7 +291,7 @@ def test_no_line_of_a_flood_is_lost_or_doubled_under_follow_across_rotations(des
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits of others are Linux only")
-def test_a_full_disk_is_counted_and_said_and_the_server_lives(desk: Desk) -> None:
+def test_row_27_a_full_disk_is_counted_and_said_and_the_server_lives(desk: Desk) -> None:
     desk.server("flood-stderr", args=["0"])
     desk.octave("start", "flood-stderr")
     runtime = desk.facts()["pid"]

@@ -203,6 +203,19 @@ def test_status_for_a_person_is_a_table(up: Desk) -> None:
     )
 
 
+def test_status_of_a_name_shows_how_much_of_its_time_the_server_was_there(up: Desk) -> None:
+    (before,) = up.octave("status", "good", "--json").json["servers"]
+    assert (before["availability"], before["downSeconds"]) == (None, 0.0)
+    assert "available" not in up.octave("status", "good").stdout
+
+    up.octave("call", "good", "echo")
+
+    assert up.octave("status", "good").stdout.splitlines()[-1] == (
+        "good: available 100 % of its time, down for 0.0 s"
+    )
+    assert "available" not in up.octave("status").stdout
+
+
 def test_status_shows_why_a_server_failed(desk: Desk) -> None:
     desk.server("toolbox", TOOLBOX)
     desk.server("gone", command=["/nowhere/python"])

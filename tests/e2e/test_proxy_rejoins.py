@@ -14,7 +14,7 @@ SLEEP_S = 2
 """The server is not killed with its runtime; it has to notice by itself when it is done."""
 
 
-def test_a_runtime_killed_in_a_long_call_costs_that_call_only(
+def test_row_61_a_runtime_killed_in_a_long_call_costs_that_call_only(
     octave: Octave, proxy: Callable[..., Conversation]
 ) -> None:
     octave.home.mkdir(mode=0o700)

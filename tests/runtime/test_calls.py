@@ -1,9 +1,11 @@
 """The book of calls under way."""
 
+import asyncio
+
 import pytest
 
 from octave.errors import CallTimedOut
-from octave.runtime.calls import Calls
+from octave.runtime.calls import GIVEN_UP_AFTER_S, Calls
 
 
 class Now:
@@ -58,6 +60,45 @@ def test_the_first_time_out_counts_until_a_fresh_process_begins() -> None:
             raise CallTimedOut("late")
     assert calls.overdue_s == 1
     calls.begin()
+    assert calls.overdue_s is None
+
+
+def given_up_after(calls: Calls, now: Now, seconds: float) -> None:
+    with pytest.raises(asyncio.CancelledError), calls.taking():
+        now.s += seconds
+        raise asyncio.CancelledError
+
+
+@pytest.mark.anyio
+async def test_two_callers_in_a_row_who_lose_patience_count_as_a_time_out() -> None:
+    now = Now()
+    calls = Calls(now)
+    given_up_after(calls, now, GIVEN_UP_AFTER_S)
+    assert calls.overdue_s is None
+    given_up_after(calls, now, GIVEN_UP_AFTER_S - 1)
+    assert calls.overdue_s is None
+    given_up_after(calls, now, GIVEN_UP_AFTER_S)
+    assert calls.overdue_s == now.s
+
+
+@pytest.mark.anyio
+async def test_an_answer_in_between_makes_up_for_the_first_of_them() -> None:
+    now = Now()
+    calls = Calls(now)
+    given_up_after(calls, now, GIVEN_UP_AFTER_S)
+    with calls.taking():
+        pass
+    given_up_after(calls, now, GIVEN_UP_AFTER_S)
+    assert calls.overdue_s is None
+
+
+@pytest.mark.anyio
+async def test_callers_who_lose_patience_together_count_as_one() -> None:
+    now = Now()
+    calls = Calls(now)
+    with pytest.raises(asyncio.CancelledError), calls.taking():
+        given_up_after(calls, now, GIVEN_UP_AFTER_S)
+        raise asyncio.CancelledError
     assert calls.overdue_s is None
 
 

@@ -285,7 +285,9 @@ async def test_a_call_that_hangs_times_out_is_cancelled_and_the_server_goes_on(t
     assert "cancelled:2" in events(tmp_path)
 
 
-async def test_a_caller_that_leaves_cancels_its_call_and_a_late_answer_is_swallowed(tmp_path):
+async def test_row_17_a_caller_that_leaves_cancels_its_call_and_a_late_answer_is_swallowed(
+    tmp_path,
+):
     spec = script(
         """
 def before(self, msg):
@@ -368,7 +370,7 @@ async def test_a_death_during_a_call_fails_it_with_its_circumstances(
 
 
 @pytest.mark.parametrize("start", ["pass", "subprocess.Popen(['sleep', '600'])"])
-async def test_calls_fail_soon_after_the_death_even_if_a_grandchild_holds_the_pipes(start):
+async def test_row_01_calls_fail_soon_after_the_death_even_if_a_grandchild_holds_the_pipes(start):
     spec = script(
         f"""
 def on_start(self):
@@ -473,7 +475,7 @@ async def test_a_flood_on_stderr_delays_no_call():
         assert await echoes(connection)
 
 
-async def test_answers_nobody_asked_for_are_counted_and_the_first_of_two_counts():
+async def test_row_29_answers_nobody_asked_for_are_counted_and_the_first_of_two_counts():
     spec = script(
         """
 def work(self, msg):
@@ -489,24 +491,27 @@ def work(self, msg):
         assert connection.strays == 7
 
 
-async def test_a_message_over_the_limit_fails_its_call_only():
+@pytest.mark.parametrize("tool", ["large", "large_and_id_last"])
+async def test_a_message_over_the_limit_fails_its_call_only(tool):
     spec = script(
         """
 def large(self, msg):
     return text("x" * 300_000)
+def large_and_id_last(self, msg):
+    raw('{"result":{"content":"%s"},"jsonrpc":"2.0","id":%d}\\n' % ("x" * 300_000, msg["id"]))
 """,
         policy=Policy(max_message_bytes=200_000),
     )
     heads: list[bytes] = []
     async with running(spec, on_noise=heads.append) as connection:
         with pytest.raises(OctaveError, match="too large: the limit is 200,000") as failed:
-            await forward(connection, call("large"))
+            await forward(connection, call(tool))
         assert failed.value.code == "failed"
         assert [len(head) for head in heads] == [wire.HEAD_BYTES]
         assert await echoes(connection)
 
 
-async def test_a_large_message_passes():
+async def test_row_21_a_large_message_passes():
     async with running(server("good")) as connection:
         assert await echoes(connection, "y" * 10_000_000)
 
@@ -527,7 +532,7 @@ def broken(self, msg):
 @pytest.mark.parametrize(
     "text", ["a\u2028b\u0085c", "nul\0", "\ud800", "\ufeff", "😀", "\r\n", '"\\']
 )
-async def test_odd_text_comes_back_the_same(text):
+async def test_row_60_odd_text_comes_back_the_same(text):
     async with running(server("good")) as connection:
         answer = await forward(connection, call("echo", {"text": text}))
         # The kit's server writes surrogates as bytes that are no UTF-8: they are replaced.
@@ -559,7 +564,7 @@ def work(self, msg):
 """
 
 
-async def test_requests_of_the_server_are_answered():
+async def test_row_59_requests_of_the_server_are_answered():
     heard: list[bytes] = []
     both = anyio.Event()
 

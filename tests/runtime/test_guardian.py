@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import psutil
 import pytest
 
@@ -28,6 +30,7 @@ CHECKOUT = Path(__file__).parents[2]
 BOUND_S = 5.0
 GONE_S = 2.0
 """What a killed runtime has left must be gone by then: the promise, not a measurement."""
+KILLS = 100
 GUARDIAN_RSS_BYTES = 12 * 10**6
 SLEEP = "import time; time.sleep(600)"
 
@@ -129,7 +132,7 @@ def mark_of(value: str) -> bytes:
 
 
 @pytest.mark.parametrize("words", SHAPES.values(), ids=SHAPES)
-def test_a_killed_runtime_leaves_no_process_of_any_shape(
+def test_row_33_a_killed_runtime_leaves_no_process_of_any_shape(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     with runtime(tmp_path, *words) as running:
@@ -139,7 +142,35 @@ def test_a_killed_runtime_leaves_no_process_of_any_shape(
         wait_until(lambda: not is_alive(running.guardian))
 
 
-def test_killed_with_its_guardian_it_leaves_the_rest_to_the_next_one(tmp_path: Path) -> None:
+def test_row_33_a_guardian_killed_before_its_runtime_has_a_successor(tmp_path: Path) -> None:
+    with runtime(tmp_path, "fork_grandchild", "session") as running:
+        os.kill(running.guardian, signal.SIGKILL)
+        wait_until(lambda: guardians_of(running.process.pid) - {running.guardian})
+        running.kill()
+        wait_until(lambda: not running.marked, GONE_S)
+
+
+def guardians_of(runtime: int) -> set[int]:
+    return {
+        child.pid
+        for child in psutil.Process(runtime).children()
+        if is_alive(child.pid) and guardian.__file__ in child.cmdline()
+    }
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("words", SHAPES.values(), ids=SHAPES)
+def test_row_33_no_orphan_in_a_hundred_kills_over_all_shapes(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for _ in range(-(-KILLS // len(SHAPES))):
+        with runtime(tmp_path, *words) as running:
+            running.kill()
+            wait_until(lambda: not running.marked, GONE_S)
+
+
+def test_row_34_killed_with_its_guardian_it_leaves_the_rest_to_the_next_one(tmp_path: Path) -> None:
     with runtime(tmp_path, "fork_grandchild", "daemon") as running:
         running.kill(running.guardian)
         assert running.marked
@@ -236,15 +267,96 @@ async def alive(state: Path) -> AsyncIterator[tuple[Run, Callable[[], dict[str, 
         yield run, spec.environment
 
 
+@pytest.mark.anyio
+async def test_a_guardian_that_dies_has_a_successor_though_no_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marker, "SUCCESSOR_DELAY_S", 0.0)
+    async with alive(tmp_path) as (run, environment):
+        environment()
+        first = run.guardian_pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        await anyio.to_thread.run_sync(wait_until, lambda: run.guardian_pid != first)
+        second = run.guardian_pid
+    assert second is not None
+    assert not is_alive(second)
+
+
+@pytest.mark.anyio
+async def test_a_guardian_that_could_not_be_started_is_tried_again_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(marker, "NEXT_ATTEMPT_S", 0.01)
+    python = sys.executable
+    async with alive(tmp_path) as (run, environment):
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        environment()
+        await anyio.sleep(0.1)
+        assert run.guardian_pid is None
+        monkeypatch.setattr(sys, "executable", python)
+        await anyio.to_thread.run_sync(wait_until, lambda: run.guardian_pid is not None)
+    assert caplog.text.count("no guardian") == 1
+
+
+@pytest.mark.anyio
+async def test_a_record_that_was_removed_is_written_again(tmp_path: Path) -> None:
+    async with alive(tmp_path) as (run, _):
+        record = anyio.Path(tmp_path / f"{run.id}.run")
+        text = await record.read_bytes()
+        await record.unlink()
+        run.mend()
+        assert await record.read_bytes() == text
+    assert not await record.exists()
+
+
 # Whom it may signal.
 
 
-def test_a_recycled_pid_in_a_record_is_never_signalled(tmp_path: Path) -> None:
+def test_without_a_file_to_be_had_it_keeps_looking_and_does_not_say_that_none_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guardian, "BOUND_S", 0.2)
+    with child(**{RUN_MARK: "unseen"}) as server:
+        with no_more_files():
+            assert not end_marked([mark_of("unseen")])
+            assert server.poll() is None
+        assert end_marked([mark_of("unseen")])
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_row_40_a_recycled_pid_in_a_record_is_never_signalled(tmp_path: Path) -> None:
     with child() as stranger:
         write_record(tmp_path, "dead", stranger.pid, started_at=1)
         sweep(tmp_path)
         assert stranger.poll() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_row_40_a_record_of_another_boot_is_of_a_dead_runtime(tmp_path: Path) -> None:
+    with child(**{RUN_MARK: "dead"}) as server, child() as stranger:
+        started_at = marker._identity(stranger.pid)["startedAt"]
+        record = write_record(tmp_path, "dead", stranger.pid, started_at)
+        found = json.loads(record.read_text(encoding="utf-8"))
+        record.write_text(json.dumps(found | {"bootId": "another"}), encoding="utf-8")
+        sweep(tmp_path)
+        assert server.wait(BOUND_S) == -signal.SIGTERM
+        assert stranger.poll() is None
+
+
+def test_row_40_a_pid_that_is_anothers_by_the_time_of_the_signal_is_left_alone() -> None:
+    with child(**{RUN_MARK: "another"}) as stranger:
+        guardian._signal(stranger.pid, [mark_of("dead")], signal.SIGKILL)
+        assert stranger.poll() is None
 
 
 def test_the_servers_of_a_runtime_that_lives_are_left_alone(tmp_path: Path) -> None:
@@ -257,7 +369,9 @@ def test_the_servers_of_a_runtime_that_lives_are_left_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("pid", [0, 1, -1])
-def test_a_record_with_an_impossible_pid_is_of_a_dead_runtime(tmp_path: Path, pid: int) -> None:
+def test_row_40_a_record_with_an_impossible_pid_is_of_a_dead_runtime(
+    tmp_path: Path, pid: int
+) -> None:
     with child(**{RUN_MARK: "dead"}) as server:
         write_record(tmp_path, "dead", pid, started_at=1)
         sweep(tmp_path)
@@ -342,7 +456,9 @@ def test_without_proc_it_asks_ps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["stop", "crash"])
 @pytest.mark.parametrize("shape", ["group", "session", "daemon"])
-async def test_no_grandchild_outlives_its_server(tmp_path: Path, shape: str, end: str) -> None:
+async def test_row_32_no_grandchild_outlives_its_server(
+    tmp_path: Path, shape: str, end: str
+) -> None:
     answered = anyio.Event()
     callbacks = Callbacks(lambda _: answered.set(), lambda _: None, lambda: None)
     argv = (sys.executable, str(SERVERS / "fork_grandchild.py"), shape)

@@ -9,6 +9,7 @@ import pytest
 
 from octave.errors import CallTimedOut, ServerDied
 from octave.packages.launch import Policy
+from octave.runtime import calls as calls_module
 from octave.runtime.health import (
     LATE_S,
     OUTGROWN_AGAIN_S,
@@ -20,6 +21,7 @@ from octave.runtime.health import (
     has_outgrown,
     next_look_s,
 )
+from octave.runtime.process import TERMINATE_GRACE_S
 from octave.runtime.wire import Message
 from tests.runtime.fleet import Run, call, is_alive, launch, running
 
@@ -89,8 +91,8 @@ def test_the_next_look_comes_after_an_interval_or_when_the_grace_is_over() -> No
     assert next_look_s(100, 70, POLICY) == 130
 
 
-def test_a_stuck_server_is_found_within_45_seconds_by_default() -> None:
-    assert INTERVAL_S * (1 + PROBE_SHARE * len(PROBES)) <= 45
+def test_row_14_a_stuck_server_is_found_and_gone_within_45_seconds_by_default() -> None:
+    assert INTERVAL_S * (1 + PROBE_SHARE * len(PROBES)) + TERMINATE_GRACE_S <= 45
 
 
 @pytest.mark.parametrize(
@@ -200,7 +202,9 @@ async def test_row_14_a_frozen_server_is_replaced_and_the_next_call_succeeds(
 
 
 @pytest.mark.anyio
-async def test_callers_of_a_frozen_server_are_told_why_they_get_no_answer(state: Path) -> None:
+async def test_row_14_callers_of_a_frozen_server_are_told_why_they_get_no_answer(
+    state: Path,
+) -> None:
     async with running(state, launch(state, "hang_on_call", policy=QUICK)) as run:
         server = run["hang-on-call"]
         await call(server, "echo", text="x")
@@ -213,6 +217,21 @@ async def test_callers_of_a_frozen_server_are_told_why_they_get_no_answer(state:
 
 
 @pytest.mark.anyio
+async def test_row_14_a_frozen_server_is_replaced_although_its_callers_never_wait_long_enough(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls_module, "GIVEN_UP_AFTER_S", 0.2)
+    async with running(state, launch(state, "hang_on_call", policy=PATIENT)) as run:
+        server = run["hang-on-call"]
+        await call(server, "echo")
+        for tool in ("freeze", "echo"):
+            with anyio.move_on_after(0.3):
+                await call(server, tool)
+        await run.until(lambda: "died" in run.kinds("hang-on-call"))
+        assert await call(server, "echo", text="back") == "back"
+
+
+@pytest.mark.anyio
 async def test_row_13_a_server_with_one_hanging_call_is_asked_and_kept(state: Path) -> None:
     async with running(state, launch(state, "hang_on_call", policy=QUICK)) as run:
         server = run["hang-on-call"]
@@ -221,6 +240,8 @@ async def test_row_13_a_server_with_one_hanging_call_is_asked_and_kept(state: Pa
                 await call(server, "hang")
         assert await call(server, "echo", text="still here") == "still here"
         assert run.happened("hang-on-call", "start") == 1
+        journal = (state / "hang-on-call" / "events.log").read_text(encoding="utf-8")
+        assert journal.count("cancelled:") == 6
 
 
 @pytest.mark.anyio
@@ -250,6 +271,8 @@ async def test_row_57_a_leaking_server_is_replaced_between_calls_and_no_call_fai
     async with running(state, launch(state, "leak_memory", "50", policy=policy)) as run:
         server = run["leak-memory"]
         await call(server, "leak")
+        (shown,) = await run.supervisor.snapshot()
+        assert shown["memoryBytes"] > 40_000_000
         with anyio.fail_after(10):
             # One upon the other: it is never found without a call.
             while "stopping" not in run.kinds("leak-memory"):

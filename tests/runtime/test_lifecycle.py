@@ -66,9 +66,11 @@ def test_start_changes_nothing_while_it_is_up(kind: Kind) -> None:
     assert decide(state, StartAsked(), 5, LAZY) == (state, Action.NONE)
 
 
-def test_death_after_ten_seconds_ready_restarts_at_once() -> None:
-    state, action = decide(ready(0), Died(answered=False, waiting=True), 10, LAZY)
-    assert (state.kind, action, state.failures) == ("starting", Action.START, 0)
+def test_row_06_death_after_ten_seconds_ready_restarts_at_once_and_counts_as_no_failure() -> None:
+    weak = replace(ready(0), failures=4, failures_in_a_row=4)
+    state, action = decide(weak, Died(answered=False, waiting=True), 10, LAZY)
+    assert (state.kind, action) == ("starting", Action.START)
+    assert (state.failures, state.failures_in_a_row) == (4, 0)
 
 
 def test_death_after_an_answered_call_restarts_at_once() -> None:
@@ -95,7 +97,7 @@ def test_an_auto_start_server_comes_back_unasked_unless_told_not_to() -> None:
     assert decide(ready(0), DIED_UNUSED, 20, quiet)[0].kind == "idle"
 
 
-def test_other_deaths_wait_twice_as_long_each_time_up_to_a_minute() -> None:
+def test_row_04_other_deaths_wait_twice_as_long_each_time_up_to_a_minute() -> None:
     state, delays = ready(0), []
     for _ in range(9):
         state = after(replace(state, failures_in_a_row=0), (0, DIED_UNUSED))
@@ -108,13 +110,13 @@ def test_jitter_scales_the_delay() -> None:
     assert after(ready(0), (0, replace(DIED_UNUSED, jitter=1.2))).retry_at_s == pytest.approx(0.6)
 
 
-def test_a_minute_ready_forgets_earlier_failures() -> None:
+def test_row_06_a_minute_ready_forgets_earlier_failures() -> None:
     weak = replace(ready(0), failures=4)
     assert decide(weak, Died(answered=False, waiting=True), 59, LAZY)[0].failures == 4
     assert decide(weak, Died(answered=False, waiting=True), 60, LAZY)[0].failures == 0
 
 
-def test_five_failures_in_a_row_are_given_up() -> None:
+def test_row_04_five_failures_in_a_row_are_given_up() -> None:
     state = after(State(), (0, Called()))
     for _ in range(4):
         state = after(state, (0, FAILED_START))
@@ -136,7 +138,7 @@ def test_what_cannot_help_is_not_tried_again() -> None:
     assert failed().kind == "failed"
 
 
-def test_a_failed_server_is_tried_by_a_call_once_a_minute() -> None:
+def test_row_07_a_failed_server_is_tried_by_a_call_once_a_minute() -> None:
     state = failed(100)
     assert decide(state, Called(), 159, LAZY) == (state, Action.NONE)
     assert decide(state, Called(), 160, LAZY)[1] is Action.START
@@ -147,7 +149,7 @@ def test_a_given_up_server_that_fails_again_is_failed_at_once() -> None:
     assert after(state, (60, Called()), (61, FAILED_START)).kind == "failed"
 
 
-def test_start_tries_a_failed_server_at_once_with_a_clean_slate() -> None:
+def test_row_07_start_tries_a_failed_server_at_once_with_a_clean_slate() -> None:
     state, action = decide(failed(100), StartAsked(), 101, LAZY)
     assert (action, state.failures, state.failures_in_a_row) == (Action.START, 0, 0)
 
@@ -262,7 +264,7 @@ def test_five_days_of_crashes_every_five_minutes_leave_it_up() -> None:
     assert run.up_s / run.now_s > 0.999
 
 
-def test_a_server_that_never_starts_is_tried_once_a_minute_at_most() -> None:
+def test_row_04_a_server_that_never_starts_is_tried_once_a_minute_at_most() -> None:
     run = Simulation(2, STEADY)
     while run.now_s < 86_400:
         run.step(mean_life_s=1, start_fails=1.0)

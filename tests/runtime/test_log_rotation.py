@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from octave.runtime import log_files
-from octave.runtime.log_reader import GAP, follow, read
+from octave.runtime.log_reader import GAP, Entry, follow, read
 from octave.runtime.logs import PACK_RETRY_S, ServerLog, stamp
 
 pytestmark = pytest.mark.anyio
@@ -354,25 +354,46 @@ def test_following_begins_in_packed_files(tmp_path: Path) -> None:
     assert followed(path, steps(), 2) == [b"b", b"c", b"d"]
 
 
-def follow_writer(path: Path, count: int, rotate_bytes: int) -> None:
-    """A process writes as fast as it can; whoever follows sees each line once, and so do files."""
-    with start_writer(path, rotate_bytes, MANY, 0, count, 2000, 1) as writer:
-        assert writer.stdout is not None
-        sizes: list[int] = []
-        for entry in follow([path], None, pause=lambda: None):
-            assert entry.line == b"line %d." % len(sizes)
-            sizes.append(len(entry.at) + len(" err ") + len(entry.line) + 1)
-            if len(sizes) == count:
-                break
-        writer.stdout.read()
+def follow_writers(path: Path, count: int, rotate_bytes: int) -> None:
+    """Processes write as fast as they can, each goes on where the one before was killed.
+
+    Whoever follows sees each line once, and so do the files.
+    """
+    found = follow([path], None, pause=lambda: None)
+    entries = (entry for entry in found if entry.line.endswith(b"."))
+    sizes: list[int] = []
+    for until in (count // 3, count * 2 // 3, count):
+        first = len(sizes)
+        with start_writer(path, rotate_bytes, MANY, first, count - first, 2000, 1) as writer:
+            assert writer.stdout is not None
+            while len(sizes) < until:
+                sizes.append(numbered(next(entries), len(sizes)))
+            if until < count:
+                writer.kill()
+            writer.stdout.read()
+        # What it had written when it was killed.
+        written = len(whole_numbers(path))
+        while len(sizes) < written:
+            sizes.append(numbered(next(entries), len(sizes)))
+    found.close()  # type: ignore[attr-defined] # it is a generator
     assert whole_numbers(path) == list(range(count))
     # A file is rotated with the batch that fills it.
     assert len(names(path)) >= sum(sizes) // rotate_bytes // 2 > 10
 
 
-def test_a_hundred_thousand_lines_are_followed_across_rotations(tmp_path: Path) -> None:
-    follow_writer(tmp_path / "x.log", 100_000, 100_000)
+def numbered(entry: Entry, number: int) -> int:
+    """Return how many bytes of the file the entry takes."""
+    assert entry.line == b"line %d." % number
+    return len(entry.at) + len(" err ") + len(entry.line) + 1
 
 
-def test_a_million_lines_are_followed_across_rotations_at_one_megabyte(tmp_path: Path) -> None:
-    follow_writer(tmp_path / "x.log", 1_000_000, 1_000_000)
+def test_row_24_a_hundred_thousand_lines_are_followed_across_rotations_and_restarts(
+    tmp_path: Path,
+) -> None:
+    follow_writers(tmp_path / "x.log", 100_000, 100_000)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_row_24_a_million_lines_are_followed_across_rotations_and_restarts(tmp_path: Path) -> None:
+    follow_writers(tmp_path / "x.log", 1_000_000, 1_000_000)

@@ -82,7 +82,7 @@ async def test_the_file_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
 
 
-async def test_a_line_without_end_is_split_and_its_last_part_kept(tmp_path: Path) -> None:
+async def test_row_26_a_line_without_end_is_split_and_its_last_part_kept(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     for _ in range(300):
         log.feed("err", b"x" * 1000)
@@ -113,7 +113,7 @@ async def test_lines_reach_the_file_soon_without_being_asked(tmp_path: Path) -> 
     log.close()
 
 
-async def test_two_hundred_thousand_lines_are_all_there_in_order(tmp_path: Path) -> None:
+async def test_row_23_two_hundred_thousand_lines_are_all_there_in_order(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     content = b"".join(b"%d\n" % n for n in range(200_000))
     for start in range(0, len(content), 65_521):
@@ -135,7 +135,7 @@ def full_disk(limit_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-async def test_a_full_disk_is_counted_and_writing_resumes(tmp_path: Path) -> None:
+async def test_row_27_a_full_disk_is_counted_and_writing_resumes(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     with full_disk(100):
         for number in range(4):
@@ -151,7 +151,9 @@ async def test_a_full_disk_is_counted_and_writing_resumes(tmp_path: Path) -> Non
     assert found[-2:] == [b"3 lines could not be written", b"line 5"]
 
 
-async def test_of_a_burst_of_noise_the_beginning_is_kept_and_all_is_counted(tmp_path: Path) -> None:
+async def test_row_18_of_a_burst_of_noise_the_beginning_is_kept_and_all_counted(
+    tmp_path: Path,
+) -> None:
     now_s = [NOON_S]
     log = new_log(tmp_path, wall_s=lambda: now_s[0])
     for number in range(1000):

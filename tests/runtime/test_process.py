@@ -1,6 +1,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,7 +201,7 @@ BLOCK = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1
 READY = "print('up', flush=True)\n"
 
 
-async def test_a_process_that_does_not_read_is_busy_and_loses_nothing_once_it_does():
+async def test_row_54_a_process_that_does_not_read_is_busy_and_loses_nothing_once_it_does():
     code = BLOCK + READY + DEAF_UNTIL_SIGNAL
     async with running("-c", code) as (process, ears):
         await ears.until_stdout(b"up\n")
@@ -219,7 +221,7 @@ async def test_a_process_that_does_not_read_is_busy_and_loses_nothing_once_it_do
         await ears.until_stdout(b"\nend\n")
 
 
-async def test_the_queue_is_bounded_in_bytes_but_one_message_always_fits():
+async def test_row_54_the_queue_is_bounded_in_bytes_but_one_message_always_fits():
     code = BLOCK + READY + DEAF_UNTIL_SIGNAL
     async with running("-c", code) as (process, ears):
         await ears.until_stdout(b"up\n")
@@ -241,6 +243,29 @@ async def test_writing_to_a_closed_stdin_says_so():
                 await anyio.lowlevel.checkpoint()
         assert not ears.ends
         os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_row_56_a_line_that_meets_a_closed_stdin_was_not_sent_and_ends_it(tmp_path):
+    closed = tmp_path / "closed"
+    code = f"import os, time; os.close(0); os.mkdir({str(closed)!r}); time.sleep(600)"
+    async with running("-c", code) as (process, ears):
+        # Nothing of the event loop runs until then: writing is the first to notice.
+        while not closed.exists():
+            threading.Event().wait(0.01)
+        assert process.write(b"x") > process.written
+        await ended(ears)
+        assert (process.written, process.exit_status) == (0, None)
+        os.kill(process.pid, signal.SIGKILL)
+
+
+async def test_one_that_was_given_up_is_not_waited_for():
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    async with running("-c", code) as (process, ears):
+        await ears.until_stdout(b"up")
+        process.is_given_up = True
+        began_s = time.monotonic()
+    assert process.exit_status == ExitStatus(None, signal.SIGTERM)
+    assert time.monotonic() - began_s < process_module.END_OF_INPUT_GRACE_S
 
 
 async def test_a_flood_on_stderr_is_drained_and_its_tail_kept():

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from octave.errors import ServerDied
+from octave.errors import NotRunning, ServerDied
 from octave.packages.launch import Policy
 from octave.packages.offered import Offered
 from octave.runtime import wire
-from octave.runtime.replay import is_harmless, with_outcome
+from octave.runtime.replay import cut_off, is_harmless
 from tests.runtime.fleet import call, launch, running
 
 REPLAY = Policy(replay=True)
@@ -60,12 +60,20 @@ def test_what_is_unknown_or_in_doubt_is_not_repeated() -> None:
 
 def test_only_a_call_that_was_sent_has_an_unknown_outcome() -> None:
     died = ServerDied("`x` ended", "hint", {"sent": True, "exitCode": 3})
-    told = with_outcome(died, message())
+    told = cut_off(died, message())
     assert (told.message, told.hint) == ("`x` ended, outcome unknown", "hint")
     assert told.details == {"sent": True, "exitCode": 3, "outcome": "unknown"}
-    assert with_outcome(died, message(method="tools/list")) is died
+    assert cut_off(died, message(method="tools/list")) is died
     never = ServerDied("`x` ended", details={"sent": False})
-    assert with_outcome(never, message()) is never
+    assert cut_off(never, message()) is never
+
+
+def test_who_is_cut_off_by_an_order_hears_of_that_and_not_of_a_death() -> None:
+    died = ServerDied("`x` ended", "hint", {"sent": True, "exitCode": 3})
+    told = cut_off(died, message(), "x")
+    assert (type(told), told.hint) == (NotRunning, "octave start x")
+    assert told.message == "`x` was stopped before it answered `tools/call`, outcome unknown"
+    assert told.details == {"sent": True, "outcome": "unknown"}
 
 
 @pytest.mark.anyio

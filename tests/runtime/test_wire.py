@@ -48,7 +48,7 @@ def test_the_unterminated_rest_is_kept_for_the_log():
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100_000])
-def test_a_line_over_the_limit_is_reported_once_and_the_next_one_is_read(chunk):
+def test_row_20_a_line_over_the_limit_is_reported_once_and_the_next_one_is_read(chunk):
     stream = b"first\n" + b"x" * (LIMIT + 1) + b"\n" + b"y" * LIMIT + b"\nlast\n"
     framer = Framer(LIMIT)
     chunks = (stream[at : at + chunk] for at in range(0, len(stream), chunk))
@@ -56,7 +56,7 @@ def test_a_line_over_the_limit_is_reported_once_and_the_next_one_is_read(chunk):
     assert found == [b"first", Oversize(b"x" * (LIMIT + 1), LIMIT + 1), b"y" * LIMIT, b"last"]
 
 
-def test_a_hundred_megabytes_without_newline_take_bounded_memory():
+def test_row_20_a_hundred_megabytes_without_newline_take_bounded_memory():
     framer, chunk = Framer(2**20), b"z" * 2**16
     tracemalloc.start()
     for _ in range(1600):

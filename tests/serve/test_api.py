@@ -123,6 +123,15 @@ async def test_status_counts_calls_and_errors(api: httpx.AsyncClient) -> None:
     }
 
 
+async def test_status_has_the_availability_of_each_server(api: httpx.AsyncClient) -> None:
+    await api.post("/api/servers/good/start")
+    status = (await api.get("/mcp/status")).json()
+    assert (status["good"]["availability"], status["good"]["downSeconds"]) == (1.0, 0.0)
+    assert status["odd"]["availability"] is None
+    servers = {each["name"]: each for each in (await api.get("/api/servers")).json()["servers"]}
+    assert (servers["good"]["availability"], servers["good"]["downSeconds"]) == (1.0, 0.0)
+
+
 async def test_servers_are_started_and_stopped(api: httpx.AsyncClient) -> None:
     response = await api.post("/api/servers/good/start")
     assert (response.status_code, response.json()["status"]) == (200, "ready")

@@ -45,7 +45,7 @@ async def test_a_runtime_says_how_it_is_reached_and_leaves_nothing_behind(tmp_pa
         assert workspace.token.read_text() != token
 
 
-async def test_a_second_runtime_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
+async def test_row_37_a_second_runtime_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
     workspace = home_workspace(tmp_path / "h", manifest_text())
     async with running(workspace) as told:
         with pytest.raises(Locked) as raised:
@@ -71,7 +71,7 @@ async def test_the_workspace_is_free_when_whoever_asked_for_the_shutdown_is_told
         await told.ended.wait()
 
 
-async def test_what_a_killed_runtime_left_is_replaced(tmp_path: Path) -> None:
+async def test_row_39_what_a_killed_runtime_left_is_replaced(tmp_path: Path) -> None:
     workspace = home_workspace(tmp_path / "h", manifest_text())
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(os.fspath(workspace.socket()))
@@ -109,7 +109,7 @@ def port_of(listener: socket.socket) -> int:
     return int(listener.getsockname()[1])
 
 
-async def test_a_taken_port_ends_it_before_any_server_starts(
+async def test_row_38_a_taken_port_ends_it_before_any_server_starts(
     tmp_path: Path, other_program: socket.socket
 ) -> None:
     workspace = home_workspace(tmp_path / "h", manifest_text("good", table="auto_start = true"))
@@ -156,7 +156,7 @@ async def test_the_http_api_serves_behind_the_guard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_is_an_ordered_stop(tmp_path: Path, number: signal.Signals) -> None:
+async def test_row_36_a_signal_is_an_ordered_stop(tmp_path: Path, number: signal.Signals) -> None:
     workspace = home_workspace(tmp_path / "h", manifest_text("good"))
     async with running(workspace) as told:
         await request(workspace, "octave/start", names=["good"])
@@ -169,7 +169,7 @@ async def test_a_signal_is_an_ordered_stop(tmp_path: Path, number: signal.Signal
     assert left_behind(workspace) == set()
 
 
-async def test_a_second_signal_ends_servers_that_will_not_stop(tmp_path: Path) -> None:
+async def test_row_35_a_second_signal_ends_servers_that_will_not_stop(tmp_path: Path) -> None:
     workspace = home_workspace(tmp_path / "h", manifest_text("ignore_sigterm"))
     async with running(workspace) as told:
         await request(workspace, "octave/start", names=["ignore-sigterm"])
@@ -189,7 +189,7 @@ async def test_a_changed_manifest_is_noticed(tmp_path: Path) -> None:
         await told.until(lambda: ("good", "ready") in {(e.server, e.kind) for e in told.events})
 
 
-async def test_hangup_reads_the_manifest_anew_and_a_broken_one_changes_nothing(
+async def test_row_36_hangup_reads_the_manifest_anew_and_a_broken_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("octave.serve.app.WATCH_S", 60)

@@ -184,7 +184,7 @@ async def test_a_post_without_a_body_needs_no_type(client: httpx.AsyncClient) ->
     assert response.status_code == 200
 
 
-async def test_a_body_over_the_limit_is_refused_by_its_length(
+async def test_row_22_a_body_over_the_limit_is_refused_by_its_length(
     client: httpx.AsyncClient, echo: Echo
 ) -> None:
     headers = {**AUTHORIZED, "Content-Type": "application/json"}
@@ -195,7 +195,7 @@ async def test_a_body_over_the_limit_is_refused_by_its_length(
     assert echo.reached == 1
 
 
-async def test_an_endless_body_is_refused_after_a_bounded_look_at_the_rest(
+async def test_row_22_an_endless_body_is_refused_after_a_bounded_look_at_the_rest(
     client: httpx.AsyncClient, echo: Echo
 ) -> None:
     sent_bytes = 0

@@ -1,7 +1,8 @@
 # mypy: ignore-errors
-"""Legacy server that is well but does not answer `ping`: argv[1] is silent (default) or refuse.
+"""Legacy server that is well but knows no `ping` and no `server/discover`: argv[1] is what it does
+with them, silent (default) or refuse.
 
-Notes each `ping` and `tools/list` it hears, and sends notifications/heard with each answer to the
+Notes those and each `tools/list` it hears, and sends notifications/heard with each answer to the
 second. Tool 'freeze' blocks the whole server.
 """
 
@@ -11,6 +12,7 @@ import time
 from _base import Server, event, send, tool
 
 HOW = sys.argv[1] if len(sys.argv) > 1 else "silent"
+UNKNOWN = {"ping", "server/discover"}
 
 
 class S(Server):
@@ -21,11 +23,11 @@ class S(Server):
 
     def before(self, msg):
         method = msg.get("method")
-        if method in {"ping", "tools/list"}:
+        if method in {*UNKNOWN, "tools/list"}:
             event(method)
         if method == "tools/list":
             send({"jsonrpc": "2.0", "method": "notifications/heard"})
-        if method != "ping":
+        if method not in UNKNOWN:
             return False
         if HOW == "refuse":
             self.error(msg, -32601, "Method not found")

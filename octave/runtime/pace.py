@@ -1,0 +1,157 @@
+"""How fast a peer is heard, so that none of them keeps the event loop from the others.
+
+Hearing it costs time of the loop that everybody shares. What it wrote is handed over in portions, a
+few in each turn of the loop, and when it has cost more than its share it is left alone for a while:
+what it writes meanwhile waits in the kernel, and then it waits itself. Nothing is dropped.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import IO
+
+PIECE_BYTES = 16 * 1024
+"""Read at once, and so much waits here."""
+PORTION_BYTES = 1024
+"""Handed over at once. Of the shortest lines that costs some milliseconds at worst; more of a long
+one would be no quicker."""
+TURN_S = 0.002
+"""Of processor time in one turn of the loop: a call to a neighbour takes a handful of turns."""
+SHARE = 0.25
+"""Of one processor, for one peer in the long run: some 25 MB of log lines, or 10,000 messages, in a
+second. Old log files are packed faster than that."""
+BURST_S = 0.01
+"""Of processor time, before the share counts: what a usual exchange costs is never held up."""
+
+
+class Pace:
+    """Hands over what one peer wrote.
+
+    Args:
+        received: takes the bytes, in order.
+        pause: nothing may be read until `resume`, as something waits here or the peer has cost too
+            much. Both may be called again.
+    """
+
+    def __init__(
+        self,
+        received: Callable[[bytes], None],
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._received = received
+        self._pause = pause
+        self._resume = resume
+        self._loop = asyncio.get_running_loop()
+        self._rest = memoryview(b"")
+        self._settled_at_s = 0.0
+        """When what it has cost so far will have been its share, by the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_hurried = False
+        self._is_over = False
+
+    def take(self, data: bytes) -> None:
+        """Hand `data` over, now and in the next turns; to be called when nothing waits."""
+        self._rest = memoryview(data)
+        self._turn()
+
+    def hurry(self) -> None:
+        """Wait no more between turns: what is still to come is little."""
+        self._is_hurried = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._turn()
+
+    def flush(self) -> None:
+        """Hand over what waits at once."""
+        rest, self._rest = self._rest, memoryview(b"")
+        if rest:
+            self._received(bytes(rest))
+
+    def end(self) -> None:
+        """Forget what waits, and neither pause nor resume any more."""
+        self._rest = memoryview(b"")
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _turn(self) -> None:
+        self._timer = None
+        # Of the processor: what else a busy machine does meanwhile is not the peer's fault.
+        began_s = time.thread_time()
+        cost_s = 0.0
+        try:
+            while self._rest and cost_s < TURN_S:
+                portion, self._rest = self._rest[:PORTION_BYTES], self._rest[PORTION_BYTES:]
+                self._received(bytes(portion))
+                cost_s = time.thread_time() - began_s
+        finally:
+            self._wait(cost_s)
+
+    def _wait(self, cost_s: float) -> None:
+        if self._is_over:
+            return
+        now_s = self._loop.time()
+        self._settled_at_s = max(self._settled_at_s, now_s) + cost_s / SHARE
+        wait_s = self._settled_at_s - now_s - BURST_S / SHARE
+        if self._is_hurried:
+            wait_s = 0.0
+        if self._rest or wait_s > 0:
+            self._pause()
+            self._timer = self._loop.call_later(max(wait_s, 0.0), self._turn)
+        else:
+            self._resume()
+
+
+class PipeReader:
+    """Reads the end of a pipe until it is closed, here or by the last process that holds it.
+
+    Args:
+        received: takes the bytes, in order.
+        ended: called once, when nothing more will come; not after `close`.
+    """
+
+    def __init__(
+        self, pipe: IO[bytes], received: Callable[[bytes], None], ended: Callable[[], None]
+    ) -> None:
+        self._pipe = pipe
+        self._ended = ended
+        self._loop = asyncio.get_running_loop()
+        self._is_reading = False
+        self._pace = Pace(received, self._pause, self._resume)
+        self.hurry = self._pace.hurry
+        self.flush = self._pace.flush
+        os.set_blocking(pipe.fileno(), False)
+        self._resume()
+
+    def close(self) -> None:
+        """Hand over what was read, then close the pipe; idempotent."""
+        if not self._pipe.closed:
+            self._pause()
+            self._pace.flush()
+            self._pace.end()
+            self._pipe.close()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._pipe.fileno(), PIECE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._pace.take(data)
+        else:
+            self.close()
+            self._ended()
+
+    def _pause(self) -> None:
+        if self._is_reading:
+            self._is_reading = False
+            self._loop.remove_reader(self._pipe.fileno())
+
+    def _resume(self) -> None:
+        if not self._is_reading:
+            self._is_reading = True
+            self._loop.add_reader(self._pipe.fileno(), self._read)
