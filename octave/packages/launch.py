@@ -38,7 +38,7 @@ class LaunchSpec:
 
     name: str
     argv: tuple[str, ...] = field(repr=False)
-    """Absolute path of the interpreter, absolute path of the entry file, arguments."""
+    """Absolute path of the interpreter, its flags, absolute path of the entry file, arguments."""
     cwd: Path
     environment: Callable[[], dict[str, str]] = field(repr=False)
     """The whole environment of the child.

@@ -89,6 +89,8 @@ class ServerEntry:
     headers: Mapping[str, Value] = field(default_factory=dict)
     executable: str | None = None
     """Which of the package's executables; the key `bin`."""
+    node_flags: tuple[str, ...] | None = None
+    """What its node is started with in place of Octave's choice; None: that choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,14 @@ def _package(value: object) -> str:
     return text
 
 
+def _flag(value: object) -> str:
+    text = word(value)
+    # Any other word would be taken for the file to run.
+    if not re.fullmatch(r"--?[A-Za-z]\S*", text):
+        raise ValueError(f'"{text}" is not a flag such as "--max-old-space-size=4096"')
+    return text
+
+
 def _tools(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
     fields = read_table(value, {"allow": ("allow", array(word)), "deny": ("deny", array(word))})
     return fields.get("allow", ()), fields.get("deny", ())
@@ -150,6 +160,7 @@ _SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "version": ("version", word),
     "constraints": ("constraints", _words(check_constraint)),
     "bin": ("executable", word),
+    "node_flags": ("node_flags", array(_flag)),
     "args": ("args", array(value)),
     "env": ("env", table(check_variable, value)),
     "pass_env": ("pass_env", _words(check_variable)),
@@ -171,6 +182,7 @@ _BELONGS: Mapping[str, str] = {
     "version": "package",
     "constraints": "package",
     "bin": "package",
+    "node_flags": "package",
     "headers": "url",
 }
 """Keys that mean something beside one source only."""
@@ -191,6 +203,8 @@ def _entry(name: str, raw: object) -> ServerEntry:
             check_range(split_package(fields["package"])[0], fields["version"])
         except ValueError as error:
             raise WrongValue(f"{{}}: {error}", ("version",)) from None
+    if "node_flags" in fields and not fields["package"].startswith("npm:"):
+        raise WrongValue("{} goes with npm packages alone", ("node_flags",))
     fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
     if fields.get("auto_start"):
         fields.setdefault("idle_timeout_s", None)

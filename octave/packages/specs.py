@@ -10,7 +10,7 @@ from pathlib import Path
 
 from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
-from octave.packages import manifest, store, variables, workspaces
+from octave.packages import manifest, node_flags, store, variables, workspaces
 from octave.packages.launch import LaunchSpec, Policy
 from octave.packages.manifest import Manifest, Reference, ServerEntry, Value
 from octave.packages.registry import PackageChoice, Registry, bundled_folder
@@ -71,15 +71,24 @@ def spec_of_record(
     data = str(workspace.data(server.name))
     fixed = tuple(word.replace("{data}", data) for word in record.args)
     resolver = _Resolver(workspace, environ)
+    interpreter, *entry = store.absolute(record.command, folder, workspace.home)
     return LaunchSpec(
         name=server.name,
         argv=(
-            *store.absolute(record.command, folder, workspace.home),
+            interpreter,
+            *node_flags.arguments(record, server.node_flags),
+            *entry,
             *fixed,
             *(resolver.value(value) for value in server.args),
         ),
         cwd=_cwd(workspace, server),
-        environment=_environment(workspace, server, record, environ),
+        environment=_environment(
+            workspace,
+            server,
+            record,
+            environ,
+            node_flags.variables(workspace.home, record, folder, server.node_flags),
+        ),
         version=record.version,
         digest=record.digest,
         title=record.title or server.name,
@@ -135,12 +144,12 @@ def _spec(
             raise StartFailed(
                 f"`{server.name}` is a remote server, and this version runs local ones only"
             )
-        record = store.find(workspace.home, server.name, folder) if folder else None
-        if record is None or folder is None:
+        if folder is None:
             raise StartFailed(
                 f"`{server.name}` is in `{workspace.manifest.name}` but not installed",
                 hint="octave install",
             )
+        record = store.require(workspace.home, server.name, folder)
         place = workspace.home.servers / server.name / folder
         return spec_of_record(workspace, wanted, server, record, place, environ)
     except OctaveError as error:
@@ -170,7 +179,7 @@ def _own_command(
         name=server.name,
         argv=(*words, *(resolver.value(value) for value in server.args)),
         cwd=_cwd(workspace, server),
-        environment=_environment(workspace, server, None, environ),
+        environment=_environment(workspace, server, None, environ, {}),
         digest=_fingerprint(server),
         title=server.name,
         policy=policy_of(wanted, server),
@@ -231,12 +240,17 @@ def _cwd(workspace: Workspace, server: ServerEntry) -> Path:
 
 
 def _environment(
-    workspace: Workspace, server: ServerEntry, record: Record | None, environ: Mapping[str, str]
+    workspace: Workspace,
+    server: ServerEntry,
+    record: Record | None,
+    environ: Mapping[str, str],
+    defaults: Mapping[str, str],
 ) -> Callable[[], dict[str, str]]:
     def environment() -> dict[str, str]:
         data = str(private_folder(workspace.data(server.name)))
         resolver = _Resolver(workspace, environ)
-        found = {
+        found = dict(defaults)
+        found |= {
             name: value
             for name, value in environ.items()
             if name in PASSED or name.startswith(PASSED_PREFIXES) or name in server.pass_env

@@ -1,6 +1,8 @@
 """Every golden server, locked: installed, called through `octave proxy NAME`, compared."""
 
+import base64
 import contextlib
+import gzip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +67,27 @@ def test_no_wrapper_stands_between_the_runtime_and_its_servers(golden: Golden) -
     octave = golden.octave
     octave("start", "everything", "time")
     servers = octave("status", "everything", "time", "--json").document["servers"]
-    words = [Path(f"/proc/{s['pid']}/cmdline").read_bytes().split(b"\0") for s in servers]
-    assert all(Path(argv[0].decode()).is_absolute() for argv in words)
-    assert all(Path(argv[1].decode()).is_absolute() for argv in words)
-    assert [Path(argv[0].decode()).name for argv in words] == ["node", "python"]
+    words = [command_of(server) for server in servers]
+    assert all(Path(argv[0]).is_absolute() for argv in words)
+    assert [Path(argv[0]).name for argv in words] == ["node", "python"]
+    files = [[word for word in argv[1:] if not word.startswith("-")] for argv in words]
+    assert all(Path(argv[0]).is_absolute() for argv in files)
+
+
+def command_of(server: dict[str, Any]) -> list[str]:
+    return Path(f"/proc/{server['pid']}/cmdline").read_text(encoding="utf-8").split("\0")
+
+
+@pytest.mark.xdist_group("golden")
+def test_a_server_on_octaves_node_flags_fetches_from_loopback(golden: Golden) -> None:
+    octave = golden.octave
+    address = golden.fills["fetch"]("http://127.0.0.1:{port}/index.html")
+    words = ("call", "everything", "gzip-file-as-resource", "name=page.gz", f"data={address}")
+    result = octave(*words, "outputType=resource", "--json").document
+    packed = result["content"][0]["resource"]["blob"]
+    assert b"eight arms, one heart" in gzip.decompress(base64.b64decode(packed))
+    (server,) = octave("status", "everything", "--json").document["servers"]
+    assert "--optimize-for-size" in command_of(server)
 
 
 @pytest.mark.newest

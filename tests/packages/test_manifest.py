@@ -41,6 +41,7 @@ package = "npm:@modelcontextprotocol/server-github"
 version = "*"
 constraints = ["mcp<2"]
 bin = "mcp-server-github"
+node_flags = ["--max-old-space-size=4096"]
 args = ["--root", { env = "ROOT" }]
 env = { GITHUB_PERSONAL_ACCESS_TOKEN = { secret = "github/GITHUB_PERSONAL_ACCESS_TOKEN" } }
 pass_env = ["SSH_AUTH_SOCK"]
@@ -108,6 +109,7 @@ def test_every_documented_key_is_read(path):
             version="*",
             constraints=("mcp<2",),
             executable="mcp-server-github",
+            node_flags=("--max-old-space-size=4096",),
             args=("--root", Reference("env", "ROOT")),
             env={
                 "GITHUB_PERSONAL_ACCESS_TOKEN": Reference(
@@ -246,6 +248,26 @@ def test_a_byte_order_mark_and_windows_line_breaks_are_read(path):
             '[servers.x]\npackage = "npm:x"\nheaders = {}\n',
             (3, 1),
             "`headers` in [servers.x] goes with url, not with package",
+        ),
+        (
+            '[servers.x]\ncommand = ["node"]\nnode_flags = []\n',
+            (3, 1),
+            "`node_flags` in [servers.x] goes with package, not with command",
+        ),
+        (
+            '[servers.x]\nnode_flags = []\npackage = "pypi:x"\n',
+            (2, 1),
+            "`node_flags` in [servers.x] goes with npm packages alone",
+        ),
+        (
+            '[servers.x]\npackage = "npm:x"\nnode_flags = [\n  "--jitless",\n  "evil.js",\n]\n',
+            (5, 3),
+            '`node_flags.1` in [servers.x]: "evil.js" is not a flag such as "--max-old-space-size',
+        ),
+        (
+            '[servers.x]\npackage = "npm:x"\nnode_flag = []\n',
+            (3, 1),
+            "unknown key `node_flag` in [servers.x]; did you mean `node_flags`?",
         ),
         ("[servers.x]\ncommand = []\n", (2, 1), "`command` in [servers.x] must name a program"),
         ('[servers.x]\nurl = "javascript:x"\n', (2, 1), '`url` in [servers.x]: "javascript:x" is'),
@@ -400,7 +422,7 @@ BASE = '[servers.x]\npackage = "npm:x"\n'
 def test_only_what_determines_pins_changes_the_servers_hash(path):
     before, _ = hashes(path, BASE)
     same = ['version = "*"\n', "constraints = []\n", 'args = ["a"]\n', 'env = { A = "b" }\n']
-    for line in (*same, "auto_start = true\n", "enabled = false\n"):
+    for line in (*same, "auto_start = true\n", "enabled = false\n", "node_flags = []\n"):
         assert hashes(path, BASE + line)[0] == before
     for line in ('version = "1"\n', 'constraints = ["mcp<2"]\n', 'bin = "x"\n'):
         assert hashes(path, BASE + line)[0] != before
@@ -412,7 +434,7 @@ def test_only_what_determines_pins_changes_the_servers_hash(path):
 def test_all_that_servers_say_changes_the_trust_hash(path):
     _, before = hashes(path, BASE)
     lines = ['version = "1"\n', 'args = ["a"]\n', 'env = { A = { env = "B" } }\n', "cwd = '/'\n"]
-    for line in (*lines, 'pass_env = ["A"]\n', "auto_start = true\n"):
+    for line in (*lines, 'pass_env = ["A"]\n', "auto_start = true\n", "node_flags = []\n"):
         assert hashes(path, BASE + line)[1] != before
     assert hashes(path, '[runtime]\ntoken = { file = "x" }\n' + BASE)[1] != before
     assert hashes(path, "# comment\n\n[runtime]\nport = 1\n" + BASE)[1] == before

@@ -64,6 +64,7 @@ def test_an_installed_server_starts_by_absolute_paths(workspace: Workspace) -> N
     data = str(workspace.data("x"))
     assert spec.argv == (
         f"{workspace.home.root}/runtimes/node",
+        "--optimize-for-size",
         f"{folder}/index.js",
         "--db",
         f"{data}/x.db",
@@ -75,7 +76,7 @@ def test_an_installed_server_starts_by_absolute_paths(workspace: Workspace) -> N
 
 
 def test_a_server_gets_the_short_list_its_own_and_nothing_else(workspace: Workspace) -> None:
-    place(workspace, env={"DATA_FILE": "{data}/f", "MODE": "registry"})
+    place(workspace, kind="pypi", env={"DATA_FILE": "{data}/f", "MODE": "registry"})
     Secrets(workspace.home).set("x/TOKEN", "hush")
     write(
         workspace,
