@@ -19,6 +19,7 @@ from octave.gateway.listing import Listing, text_of
 from octave.gateway.router import Router
 from octave.packages.offered import LISTS
 from octave.runtime import wire
+from octave.runtime.pace import breathe
 from octave.runtime.server import Server
 
 LATEST_VERSION = "2025-11-25"
@@ -146,6 +147,7 @@ class Session:
 
     async def _answer(self, identifier: bytes, message: wire.Message) -> bytes:
         try:
+            await breathe(message.line)
             return await self._result(identifier, message)
         except OctaveError as error:
             return refusal(identifier, error)
@@ -216,6 +218,7 @@ class Session:
         answer = await server.forward(message, changes, self._write)
         if message.method == "resources/subscribe" and answer.error is not None:
             self._member.subscriptions.discard(key)
+        await breathe(answer.line)
         return wire.splice(answer.line, {("id",): identifier})
 
     async def _initialize(self, version: bytes) -> bytes:

@@ -1,9 +1,10 @@
 """What a node of Octave's choice is started with, so that the server in it stays small.
 
 Decided at each start and written nowhere, so it holds for versions installed long ago. Measured
-by `tests/bench/memory.py`: a tenth to a quarter less memory when idle and 40 % less after 5,000
-calls, for about a tenth more CPU. `--max-semi-space-size` alone saves as much only when idle.
-`--lite-mode` and `--jitless` would save more, but `fetch()` needs WebAssembly and ends the process.
+by `tests/bench/memory.py`: a fifth less memory when idle and 40 % less after 5,000 calls, for 5 to
+30 % more CPU. `--max-semi-space-size` saves as much only when idle. `--lite-mode` and `--jitless`
+would save more, but `fetch()` needs WebAssembly, and without it the process ends. A worker thread
+that is handed `process.execArgv` refuses any flag of V8: such a server needs `node_flags = []`.
 """
 
 from pathlib import Path

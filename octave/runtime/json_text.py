@@ -47,7 +47,10 @@ def spans(text: bytes, paths: Collection[Path]) -> list[Span]:
     """
     found = _unmistakable(text, paths)
     if found is None:
-        found = list(_spans((text, _decodable(text)), 0, len(text), paths))
+        try:
+            found = list(_spans((text, None), 0, len(text), paths))
+        except UNDECODED:
+            found = list(_spans((text, legible(text)), 0, len(text), paths))
         missing = set(paths).difference(path for _, _, path in found)
         if missing:
             raise KeyError(missing.pop())
@@ -90,15 +93,6 @@ def legible(text: bytes) -> bytes:
     return text.replace(b"\\ud", b"\\u2").replace(b"\\uD", b"\\u2")
 
 
-def _decodable(text: bytes) -> bytes:
-    # To decode the outermost members takes a fraction of the time that a search for escapes takes.
-    try:
-        OBJECT.decode(text)
-    except UNDECODED:
-        return legible(text)
-    return text
-
-
 def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
     """Find values by their quoted names alone; None unless each name occurs just once.
 
@@ -130,13 +124,14 @@ def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
 
 
 def _spans(
-    texts: tuple[bytes, bytes], at: int, until: int, changes: Iterable[Path], depth: int = 0
+    texts: tuple[bytes, bytes | None], at: int, until: int, changes: Iterable[Path], depth: int = 0
 ) -> Iterator[Span]:
     """Yield start, end and path of each value to be replaced in the object at `at`, in order.
 
-    `texts` are the text as it is, and as it can be decoded.
+    `texts` are the text as it is, and `legible`. Without the second it raises one of `UNDECODED`
+    where that is needed: most texts can do without, and to make it takes a while.
     """
-    text, readable = texts
+    text, readable = texts[0], texts[1] or texts[0]
     wanted: dict[str, list[Path]] = {}
     for path in changes:
         wanted.setdefault(path[depth], []).append(path)
@@ -145,6 +140,8 @@ def _spans(
     except msgspec.ValidationError:
         return
     except UNDECODED:
+        if texts[1] is None:
+            raise
         values = _NONE
     for key, start, end in members(text, at, values, readable):
         paths = wanted.get(key)

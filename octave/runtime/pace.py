@@ -11,11 +11,15 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-PIECE_BYTES = 16 * 1024
-"""Read at once, and so much waits here."""
-PORTION_BYTES = 1024
-"""Handed over at once. Of the shortest lines that costs some milliseconds at worst; more of a long
-one would be no quicker."""
+import anyio
+
+PIECE_BYTES = 64 * 1024
+"""Read at once, and so much waits here; a pipe holds no more."""
+PORTION_BYTES = 256
+"""Handed over at once. Of the shortest lines that costs some milliseconds at worst."""
+PORTION_MAX_BYTES = 16 * 1024
+CHEAP_S = 0.0001
+"""Portions that cost less grow up to the maximum: of a long line each is but a copy."""
 TURN_S = 0.002
 """Of processor time in one turn of the loop: a call to a neighbour takes a handful of turns."""
 SHARE = 0.25
@@ -23,6 +27,18 @@ SHARE = 0.25
 second. Old log files are packed faster than that."""
 BURST_S = 0.01
 """Of processor time, before the share counts: what a usual exchange costs is never held up."""
+
+
+LONG_BYTES = 2 * 2**20
+"""A line from here on costs tens of milliseconds until it has passed."""
+BREATH_S = 0.005
+"""Enough for a call to a neighbour, there and back."""
+
+
+async def breathe(line: bytes) -> None:
+    """Between two steps with a long line, let others have the loop in the meantime."""
+    if len(line) >= LONG_BYTES:
+        await anyio.sleep(BREATH_S)
 
 
 class Pace:
@@ -45,6 +61,7 @@ class Pace:
         self._resume = resume
         self._loop = asyncio.get_running_loop()
         self._rest = memoryview(b"")
+        self._portion_bytes = PORTION_BYTES
         self._settled_at_s = 0.0
         """When what it has cost so far will have been its share, by the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
@@ -79,15 +96,19 @@ class Pace:
     def _turn(self) -> None:
         self._timer = None
         # Of the processor: what else a busy machine does meanwhile is not the peer's fault.
-        began_s = time.thread_time()
-        cost_s = 0.0
+        began_s = now_s = time.thread_time()
         try:
-            while self._rest and cost_s < TURN_S:
-                portion, self._rest = self._rest[:PORTION_BYTES], self._rest[PORTION_BYTES:]
+            while self._rest and now_s - began_s < TURN_S:
+                before_s = now_s
+                portion = self._rest[: self._portion_bytes]
+                self._rest = self._rest[self._portion_bytes :]
                 self._received(bytes(portion))
-                cost_s = time.thread_time() - began_s
+                now_s = time.thread_time()
+                is_cheap = now_s - before_s < CHEAP_S
+                larger = min(2 * self._portion_bytes, PORTION_MAX_BYTES)
+                self._portion_bytes = larger if is_cheap else PORTION_BYTES
         finally:
-            self._wait(cost_s)
+            self._wait(now_s - began_s)
 
     def _wait(self, cost_s: float) -> None:
         if self._is_over:

@@ -130,7 +130,9 @@ def ask_and_never_read(path: Path) -> None:
 
 def ping_without_end(path: Path) -> None:
     """Pings as fast as the runtime takes them, and reads its answers."""
-    send_without_end(Line(path, SERVER).socket, b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n' * 1000)
+    send_without_end(
+        Line(path, SERVER).socket, b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n' * 1000
+    )
 
 
 def talk_nonsense(path: Path) -> None:

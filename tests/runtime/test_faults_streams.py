@@ -251,7 +251,7 @@ async def test_row_27_while_the_disk_of_the_logs_is_full_calls_go_on_and_lost_li
                 assert await call(server, "flood", n=20_000) == "wrote 20000"
                 assert await call(server, "echo", text="y") == "y"
             dropped = server.snapshot()["dropped"]
-            assert 15_000 < dropped <= 20_000
+            assert 15_000 < dropped <= 20_002
             assert without_ready(run, "flood-stderr") == []
             filler.unlink()
             assert await call(server, "flood", n=3) == "wrote 3"
