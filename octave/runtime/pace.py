@@ -31,14 +31,14 @@ BURST_S = 0.01
 
 LONG_BYTES = 2 * 2**20
 """A line from here on costs tens of milliseconds until it has passed."""
-BREATH_S = 0.005
-"""Enough for a call to a neighbour, there and back."""
+BREATH_S = 0.002
+"""For each megabyte, about as long as a step with it takes."""
 
 
 async def breathe(line: bytes) -> None:
     """Between two steps with a long line, let others have the loop in the meantime."""
     if len(line) >= LONG_BYTES:
-        await anyio.sleep(BREATH_S)
+        await anyio.sleep(BREATH_S * len(line) / 10**6)
 
 
 class Pace:

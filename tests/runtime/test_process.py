@@ -26,7 +26,7 @@ class Ears:
     """Hears one process."""
 
     def __init__(self) -> None:
-        self.stdout = b""
+        self._stdout = bytearray()
         self.stderr = b""
         self.ends = 0
         self.ended = anyio.Event()
@@ -35,14 +35,18 @@ class Ears:
     def callbacks(self) -> Callbacks:
         return Callbacks(self._out, self._err, self._end)
 
+    @property
+    def stdout(self) -> bytes:
+        return bytes(self._stdout)
+
     async def until_stdout(self, text: bytes) -> None:
         with anyio.fail_after(BOUND_S):
-            while text not in self.stdout:
+            while text not in self._stdout:
                 await self._heard.wait()
 
     def _out(self, data: bytes) -> None:
         assert not self.ends
-        self.stdout += data
+        self._stdout += data
         self._heard.set()
         self._heard = anyio.Event()
 
