@@ -1,11 +1,9 @@
 """Servers that are killed one after the other while all are called: what is lost, and for how long.
 
-What is promised and how it is judged is in tests/bench/verdict.py. How fast all that is, is for
-`python -m tests.bench.campaign` to say: other tests run beside these.
+What is promised and how it is judged is in tests/bench/verdict.py.
 """
 
 import sys
-from dataclasses import replace
 
 import pytest
 
@@ -26,11 +24,11 @@ def test_kills_cost_only_what_was_on_the_wire_and_the_time_down_is_told() -> Non
 
 @pytest.mark.campaign
 def test_a_kill_every_second_for_a_minute_keeps_every_promise() -> None:
-    verdict = run(Plan(), BUSY)
+    verdict = run(Plan(), Terms())
     assert verdict.broken == []
 
 
 @pytest.mark.campaign
 def test_a_kill_every_second_costs_no_call_of_a_tool_that_may_be_repeated() -> None:
-    verdict = run(Plan(seconds=30, replay=True), replace(BUSY, replay=True))
+    verdict = run(Plan(seconds=30, replay=True), Terms(replay=True))
     assert verdict.broken == []

@@ -9,9 +9,7 @@ import pytest
 from tests.bench.memory import EVERYDAY, installed, own_weight
 from tests.e2e.conftest import Octave
 
-RUNNING_MIB = 480
-"""443 were measured, 450 are aimed at. The rest is for what other processes of the machine do not
-share with these: PSS counts a page of node or Python less the more of them run."""
+RUNNING_MIB = 450
 STOPPED_MIB = 60
 LARGE_BYTES = 15_000_000
 LARGE_MESSAGES = 8
