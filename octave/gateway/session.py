@@ -88,8 +88,21 @@ class Session:
             return
         if message.is_request:
             self._begin(message, self._tasks)
-        elif message.is_notification:
+        else:
+            self.take(message)
+
+    def take(self, message: wire.Message) -> None:
+        """Take what wants no answer: a notification, or an answer to what a server asked."""
+        if message.is_notification:
             self._note(message)
+
+    async def serve(self, message: wire.Message, send: Callable[[bytes], None]) -> bytes:
+        """Return the answer to a request, as a line.
+
+        What is said about it meanwhile goes through `send`, in front of the answer. Cancelled, it
+        is cancelled at the server too.
+        """
+        return await self._answer(message.id or b"null", message, send)
 
     def finish(self) -> None:
         """The client sends no more: close as soon as every open request is answered."""
@@ -139,13 +152,15 @@ class Session:
     async def _serve(self, identifier: bytes, message: wire.Message) -> None:
         try:
             with self._open[identifier]:
-                self._write(await self._answer(identifier, message))
+                self._write(await self._answer(identifier, message, self._write))
         finally:
             del self._open[identifier]
         if self._finishing and not self._open:
             self.close()
 
-    async def _answer(self, identifier: bytes, message: wire.Message) -> bytes:
+    async def _answer(
+        self, identifier: bytes, message: wire.Message, send: Callable[[bytes], None]
+    ) -> bytes:
         try:
             await breathe(message.line)
             return await self._result(identifier, message)
