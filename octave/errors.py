@@ -13,9 +13,12 @@
     │   ├── VersionNotFound     version_not_found   4
     │   └── Ambiguous           ambiguous           4
     ├── StartFailed             start_failed        6
+    │   ├── RemoteUnreachable   remote_unreachable  8
+    │   └── AuthorizationNeeded authorization_needed 8
     ├── ServerDied              server_died         6
     ├── CallTimedOut            call_timed_out      1
     ├── ServerBusy              server_busy         1
+    ├── ProtocolViolated        protocol_violated   1
     ├── InstallFailed           install_failed      1
     ├── StorageFailed           storage_failed      1
     ├── PortTaken               port_taken          1
@@ -163,6 +166,20 @@ class StartFailed(OctaveError):
     exit_code = 6
 
 
+class RemoteUnreachable(StartFailed):
+    """A remote server, or what it is logged in with, could not be reached."""
+
+    code = "remote_unreachable"
+    exit_code = 8
+
+
+class AuthorizationNeeded(StartFailed):
+    """A remote server wants to know who asks, and does not, or no longer."""
+
+    code = "authorization_needed"
+    exit_code = 8
+
+
 class ServerDied(OctaveError):
     """A server ended while a call was on its way. `details` as for `StartFailed`."""
 
@@ -180,6 +197,15 @@ class ServerBusy(OctaveError):
     """The server's queue is full."""
 
     code = "server_busy"
+
+
+class ProtocolViolated(OctaveError):
+    """What a client asks breaks the protocol.
+
+    `details` hold how JSON-RPC says so: ``rpcCode``, and ``rpcData`` where there is any.
+    """
+
+    code = "protocol_violated"
 
 
 class InstallFailed(OctaveError):

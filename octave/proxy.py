@@ -14,21 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from octave.proxy_ledger import Ledger
+from octave.proxy_output import Output
+from octave.proxy_request import USAGE as USAGE
+from octave.proxy_request import Ended, Request, parse
 
-USAGE = """Usage: octave proxy [OPTIONS] [NAME ...]
-
-Speak MCP on standard input and output: the servers of this machine for an AI tool.
-With one NAME its tools keep their own names; with several, or none (all servers),
-they are called SERVER__TOOL.
-
-Options:
-  --server NAME    the same as NAME
-  --profile P      the servers of a profile of octave.toml
-  --manifest PATH  another octave.toml than the one in ~/.octave
-  -h, --help       show this text
-"""
-
-_PIECE_BYTES = 65536
+_PIECE_BYTES = 64 * 1024
+_HEARD_BYTES = 256 * 1024
+"""Read at once; answers are larger than questions."""
+_SEND_BUFFER_BYTES = 2**20
+"""Of the socket, as far as the system permits: a large question then leaves at once."""
 _BUFFER_LIMIT_BYTES = 2**20
 """Per direction; above it the source is not read until the other side has taken some."""
 
@@ -37,6 +31,11 @@ _WATCH_S = 2.0
 
 _START_S = 60.0
 """`octave.background` gives up long before."""
+
+_KEPT_BYTES = 2 * 2**20
+"""glibc gives back what was freed of a large answer, and takes it anew, page by page, for the next.
+After a block that large came and went untouched it keeps twice as much (mallopt(3),
+M_MMAP_THRESHOLD)."""
 
 _DRAIN_S = 5.0
 """After the end of input and this long without an answer nobody waits for one any more."""
@@ -56,7 +55,7 @@ GIVE_UP_S = 30.0
 _HEALTHY_S = 10.0
 """A runtime that lived that long ends the trouble before it."""
 
-_DONE, _FAILED, _USAGE, _LOCKED, _INTERRUPTED = 0, 1, 2, 9, 130
+_DONE, _FAILED, _LOCKED, _INTERRUPTED = 0, 1, 9, 130
 _SIGTERM = 15
 """signal(7); the module `signal` costs a quarter of our start."""
 
@@ -68,85 +67,18 @@ Joined = tuple[socket.socket, bytes]
 """A connection that let us in, and what came on it after the first line."""
 
 
-class Request:
-    """What the command line asked for, and who did."""
-
-    __slots__ = ("client_pid", "manifest", "profile", "servers")
-
-    def __init__(self, servers: Sequence[str], profile: str | None, manifest: str | None) -> None:
-        self.servers = servers
-        self.profile = profile
-        self.manifest = manifest
-        self.client_pid = os.getppid()
-
-
 def main(argv: Sequence[str]) -> int:
     """Run the proxy with the words after `octave proxy` and return its exit code."""
     if "-h" in argv or "--help" in argv:
         os.write(1, USAGE.encode())
         return 0
     try:
-        return _Pump(_parse(argv)).run()
-    except _Ended as end:
+        return _Pump(parse(argv)).run()
+    except Ended as end:
         end.tell()
         return end.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-class _Ended(Exception):
-    """The proxy does not go on; without a message there is nothing more to say."""
-
-    def __init__(self, exit_code: int, message: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-        self.message = message
-        self.hint = hint
-
-    def tell(self) -> None:
-        """Write the message, if any, to standard error."""
-        if self.message:
-            lines = f"error: {self.message}\n" + (f"hint: {self.hint}\n" if self.hint else "")
-            os.write(2, lines.encode(errors="replace"))
-
-
-def _parse(argv: Sequence[str]) -> Request:
-    names: list[str] = []
-    options: dict[str, str] = {}
-    words = iter(argv)
-    for word in words:
-        if not word.startswith("-"):
-            names.append(word)
-            continue
-        option, assigned, value = word.partition("=")
-        if option not in {"--server", "--profile", "--manifest"}:
-            raise _Ended(_USAGE, f"no such option: `{option}`", "octave proxy --help")
-        if not assigned:
-            value = next(words, "")
-        if not value:
-            raise _Ended(_USAGE, f"option `{option}` needs a value", "octave proxy --help")
-        if option == "--server":
-            names.append(value)
-        else:
-            options[option] = value
-    return Request(names, options.get("--profile"), options.get("--manifest"))
-
-
-def _hello(request: Request) -> bytes:
-    members = [f'"clientPid":{request.client_pid}']
-    if request.servers:
-        members.insert(0, '"servers":[' + ",".join(map(_quote, request.servers)) + "]")
-    if request.profile:
-        members.insert(0, f'"profile":{_quote(request.profile)}')
-    return ('{"octave":{"version":1,"proxy":{' + ",".join(members) + "}}}\n").encode()
-
-
-def _quote(text: str) -> str:
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    import json
-
-    return json.dumps(text)
 
 
 def _connect(path: str, manifest: str | None, hello: bytes, wait: Wait) -> Joined:
@@ -159,12 +91,13 @@ def _connect(path: str, manifest: str | None, hello: bytes, wait: Wait) -> Joine
     try:
         return _greet(_find_or_start(manifest, wait), hello, wait)
     except OSError as error:
-        raise _Ended(_FAILED, f"cannot reach the runtime: {error}", "octave status") from error
+        raise Ended(_FAILED, f"cannot reach the runtime: {error}", "octave status") from error
 
 
 def _greet(path: str, hello: bytes, wait: Wait) -> Joined:
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     link.settimeout(_ANSWER_S)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     try:
         link.connect(path)
         link.sendall(hello)
@@ -227,31 +160,28 @@ def _find_or_start(manifest: str | None, wait: Wait) -> str:
         finally:
             exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if exit_code:
-        raise _Ended(exit_code if exit_code > 0 else _FAILED)
+        raise Ended(exit_code if exit_code > 0 else _FAILED)
     return os.fsdecode(path)
 
 
 class _Pump:
-    """Moves lines both ways; a full pipe one way never holds up the other.
-
-    Standard output stays blocking, because others may share it: at most PIPE_BUF bytes are
-    written after `select` promised room for as many (pipe(7)).
-    """
+    """Moves lines both ways; a full pipe one way never holds up the other."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._hello = _hello(request)
+        self._hello = request.hello()
         self._path = usual_socket(request.manifest, os.environ)
         self._ledger = Ledger()
         self._link: socket.socket | None = None
-        self._to_client = bytearray()
+        self._output = Output()
         self._can_send = False
         self._is_client_done = False
         self._joined_s = self._trouble_s = time.monotonic()
         self._delay_s = _FIRST_DELAY_S
 
     def run(self) -> int:
-        """Pump until `_Ended`: by the client, or because there is no runtime any more."""
+        """Pump until `Ended`: by the client, or because there is no runtime any more."""
+        bytes(_KEPT_BYTES)
         link = self._join(_connect(self._path, self._request.manifest, self._hello, _wait))
         while True:
             patience_s = _DRAIN_S if self._is_client_done else _WATCH_S
@@ -263,7 +193,7 @@ class _Pump:
         self._link, received = joined
         self._can_send = True
         self._joined_s = time.monotonic()
-        self._to_client += self._ledger.hear(received)
+        self._tell(self._ledger.hear(received))
         return self._link
 
     def _turn(self, source: Source | None, patience_s: float) -> bool:
@@ -277,7 +207,7 @@ class _Pump:
             self._write()
         is_quiet = not readable and not writable
         if is_quiet and (self._is_client_done or os.getppid() != self._request.client_pid):
-            raise _Ended(_DONE)
+            raise Ended(_DONE)
         return source in readable
 
     def _waiting_for(self, source: Source | None) -> tuple[list[Source], list[Source]]:
@@ -285,12 +215,12 @@ class _Pump:
         writers: list[Source] = []
         if not self._is_client_done and self._ledger.unsent_bytes < _BUFFER_LIMIT_BYTES:
             readers.append(0)
-        is_behind = len(self._to_client) >= _BUFFER_LIMIT_BYTES
+        is_behind = len(self._output.waiting) >= _BUFFER_LIMIT_BYTES
         if source is not None and not (is_behind and source is self._link):
             readers.append(source)
         if self._link is not None and self._can_send and self._ledger.unsent_bytes:
             writers.append(self._link)
-        if self._to_client:
+        if self._output.waiting:
             writers.append(1)
         return readers, writers
 
@@ -302,7 +232,7 @@ class _Pump:
         self._ledger.say(piece)
         self._is_client_done = not piece
         if self._is_client_done and self._link is None:
-            raise _Ended(_DONE)
+            raise Ended(_DONE)
         self._send()
 
     def _send(self) -> None:
@@ -322,29 +252,37 @@ class _Pump:
     def _receive(self, link: socket.socket) -> bool:
         """Take what came from the runtime; False at its end."""
         try:
-            piece = link.recv(_PIECE_BYTES)
+            piece = link.recv(_HEARD_BYTES)
         except BlockingIOError:
             return True
         except ConnectionError:
             return False
-        self._to_client += self._ledger.hear(piece)
+        # The client has its answers before they are looked at.
+        self._tell(self._ledger.hear(piece))
+        self._ledger.settle()
         return bool(piece)
+
+    def _tell(self, lines: bytes) -> None:
+        try:
+            self._output.add(lines)
+        except OSError:
+            raise Ended(_DONE) from None
 
     def _write(self) -> None:
         """Hand the client what its pipe takes without blocking."""
         try:
-            del self._to_client[: os.write(1, self._to_client[: select.PIPE_BUF])]
+            self._output.write()
         except OSError:
-            raise _Ended(_DONE) from None
+            raise Ended(_DONE) from None
 
     def _lose(self, link: socket.socket) -> None:
         link.close()
         self._link = None
         if self._is_client_done:
-            while self._to_client and select.select([], [1], [], _DRAIN_S)[1]:
+            while self._output.waiting and select.select([], [1], [], _DRAIN_S)[1]:
                 self._write()
-            raise _Ended(_DONE)
-        self._to_client += self._ledger.lost()
+            raise Ended(_DONE)
+        self._tell(self._ledger.lost())
 
     def _rejoin(self) -> socket.socket:
         """Return the connection to the next runtime, which then knows the client as it was."""
@@ -359,13 +297,13 @@ class _Pump:
                 link = self._join(self._reach(is_alone=is_alone))
             except OSError:
                 continue
-            except _Ended as end:
+            except Ended as end:
                 if end.exit_code in {_FAILED, _LOCKED}:
                     continue
                 raise
-            self._to_client += self._ledger.news()
+            self._tell(self._ledger.news())
             return link
-        raise _Ended(_FAILED, "the runtime ended and did not come back", "octave status")
+        raise Ended(_FAILED, "the runtime ended and did not come back", "octave status")
 
     def _reach(self, *, is_alone: bool) -> Joined:
         hello = self._hello + self._ledger.anew()
@@ -389,7 +327,7 @@ class _Pump:
 def _check_answer(line: bytes) -> None:
     """Raise what the runtime answered to our first line, unless it let us in."""
     if b'"octave"' not in line:
-        raise _Ended(_FAILED, "what listens on the socket is no Octave runtime", "octave status")
+        raise Ended(_FAILED, "what listens on the socket is no Octave runtime", "octave status")
     if b'"error"' not in line:
         return
     import json
@@ -397,4 +335,4 @@ def _check_answer(line: bytes) -> None:
     from octave.errors import from_json
 
     error = from_json(json.loads(line)["octave"]["error"])
-    raise _Ended(error.exit_code, error.message, error.hint)
+    raise Ended(error.exit_code, error.message, error.hint)

@@ -57,6 +57,7 @@ class Ledger:
         self._said = bytearray()
         self._sent_bytes = 0
         self._heard = bytearray()
+        self._unsettled = b""
         self._open: dict[bytes, int] = {}
         self._open_bytes = 0
         self._standing: dict[bytes, tuple[bytes | None, bytes]] = {}
@@ -90,18 +91,38 @@ class Ledger:
         self._sent_bytes -= end
 
     def hear(self, piece: bytes) -> bytes:
-        """Take what the runtime wrote; return the lines for the client that end in it."""
+        """Take what the runtime wrote; return the lines for the client that end in it.
+
+        What they answer is open until `settle`, which may come after the client has them.
+        """
+        self.settle()
         end = piece.rfind(b"\n") + 1
         if not end:
             self._heard += piece
             return b""
-        lines = bytes(self._heard) + piece[:end] if self._heard else piece[:end]
-        self._heard = bytearray(piece[end:])
-        if not self._open and not self._unwanted:
+        rest = piece[end:]
+        lines = piece if not rest else piece[:end]
+        if self._heard:
+            self._heard += lines
+            lines = bytes(self._heard)
+        self._heard = bytearray(rest)
+        if not self._unwanted:
+            self._unsettled = lines
             return lines
         every = lines.split(b"\n")
         wanted = [line for line in every if self._is_wanted(line)]
         return lines if len(wanted) == len(every) else b"\n".join(wanted)
+
+    def settle(self) -> None:
+        """Take note of what the lines heard last answer."""
+        lines, self._unsettled = self._unsettled, b""
+        if not lines or not self._open:
+            return
+        begin = 0
+        # Not by `split`, which looks at each byte and copies each line.
+        while (end := lines.find(b"\n", begin)) >= 0:
+            self._is_wanted(lines[begin:end] if begin or end + 1 < len(lines) else lines)
+            begin = end + 1
 
     def lost(self) -> bytes:
         """The runtime ended; return the answers to what it had taken and not answered.
@@ -109,6 +130,7 @@ class Ledger:
         A handshake without an answer stays open: the next runtime gives it. What it had not taken
         to the end of the line is unsent again, and the half line that it wrote is forgotten.
         """
+        self.settle()
         self._sent_bytes = 0
         self._heard.clear()
         handshake = self._initialize()
@@ -129,16 +151,19 @@ class Ledger:
 
     def anew(self) -> bytes:
         """Return the lines another runtime begins with; the answers to them will be swallowed."""
+        self.settle()
         ids = {identifier for identifier, _ in self._standing.values() if identifier is not None}
         self._unwanted = ids - self._open.keys()
         return b"".join(line + b"\n" for _, line in self._standing.values())
 
     def news(self) -> bytes:
         """Return what makes the client ask again for every list it was promised."""
+        self.settle()
         line = b'{"jsonrpc":"2.0","method":"notifications/%b/list_changed"}\n'
         return b"".join(line % kind for kind in self._lists)
 
     def _left(self, lines: bytes) -> None:
+        self.settle()
         for line in lines.split(b"\n"):
             identifier, method = envelope(line)
             if method is None:

@@ -36,6 +36,7 @@ VERBS: Mapping[str, str] = {
     "info": "info:info",
     "lock": "packages:lock",
     "trust": "packages:trust",
+    "auth": "auth:auth",
     "serve": "serve:serve",
     "shutdown": "runtime:shutdown",
     "start": "runtime:start",

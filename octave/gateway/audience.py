@@ -1,14 +1,19 @@
 """Who hears what a server says by itself: list changes, log lines, updated resources.
 
-A session joins with its scope and a function that takes lines. Lists are told of only after the
-catalogue has them, so that whoever asks at once is given the new ones.
+Sessions of the handshake era hear it as it comes, modern ones only under the subscriptions they
+opened. What a process says that belongs to one session is for that one. Lists are told of only
+after the catalogue has them, so that whoever asks at once is given the new ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Protocol
 
+from octave.gateway import bridge
 from octave.gateway.listing import text_of
 from octave.runtime import wire
+from octave.runtime.subject import Speaker
 
 LIST_CHANGES: Mapping[str, frozenset[str]] = {
     "notifications/tools/list_changed": frozenset({"tools"}),
@@ -16,10 +21,17 @@ LIST_CHANGES: Mapping[str, frozenset[str]] = {
     "notifications/resources/list_changed": frozenset({"resources", "resourceTemplates"}),
 }
 """The notification, and the lists (keys of `LISTS`) it is about (MCP 2025-11-25)."""
+UPDATED = "notifications/resources/updated"
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Log levels, least severe first (MCP 2025-11-25, logging)."""
 
-_OF_ONE_REQUEST = frozenset({"notifications/progress", "notifications/cancelled"})
+_UNHEARD = frozenset(
+    {
+        # Of one request.
+        "notifications/progress",
+        "notifications/cancelled",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +48,53 @@ class Scope:
         return self.servers is None or server in self.servers
 
 
+class Ear(Protocol):
+    """What a session hears with. Nothing here may block or raise."""
+
+    def changed(self, line: bytes) -> None:
+        """Take a line that says which list changed, in the words of the handshake era."""
+
+    def heard(self, speaker: Speaker, message: wire.Message) -> None:
+        """Take what a server of the scope said of itself: log lines, and what nobody knows."""
+
+    def updated(self, line: bytes) -> None:
+        """Take a line about a resource whose updates the client asked for."""
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """One session that listens."""
 
     scope: Scope
-    deliver: Callable[[bytes], None]
-    """Takes a line without newline; must neither block nor raise."""
-    listening: bool = False
-    """Set once the client has opened its conversation; before that it hears nothing."""
-    level: str = "debug"
-    """At an aggregated face: the least severe log level wanted."""
+    ear: Ear
+    session: object
+    """Whose processes' words are for it alone."""
+    level: str | None = None
+    """The least severe log level wanted; None: it never said."""
     subscriptions: set[tuple[str, str]] = field(default_factory=set)
     """Server and URI of each resource whose updates the client asked for."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Listen:
+    """One subscription of a modern client."""
+
+    scope: Scope
+    identifier: bytes
+    """Of the request that opened it, raw: every event carries it."""
+    lists: frozenset[str]
+    """The notifications (keys of `LIST_CHANGES`) that were asked for."""
+    resources: frozenset[tuple[str, str]]
+    """Server and URI."""
+    send: Callable[[bytes], None]
+
+
 class Audience:
-    """The sessions that are open now."""
+    """The sessions that are open now, and the subscriptions."""
 
     def __init__(self) -> None:
         self._members: dict[Member, None] = {}
+        self._listens: dict[Listen, None] = {}
 
     def join(self, member: Member) -> None:
         """Let the session hear what its scope includes, until it leaves."""
@@ -65,40 +104,76 @@ class Audience:
         """Forget the session; nothing happens when it had left."""
         self._members.pop(member, None)
 
-    def has_subscriber(self, server: str, uri: str) -> bool:
-        """Whether any session wants to know of updates of the resource."""
-        return any((server, uri) in member.subscriptions for member in self._members)
+    def listen(self, listen: Listen) -> None:
+        """Let a subscription hear what it asks for, until `end`."""
+        self._listens[listen] = None
 
-    def lists_changed(self, server: str, lists: Iterable[str]) -> None:
-        """Tell the sessions that show the server which of its lists are new."""
+    def end(self, listen: Listen) -> None:
+        """Forget a subscription."""
+        self._listens.pop(listen, None)
+
+    def most_verbose(self, server: str) -> str | None:
+        """Return the least severe level that any session wants of the server; None for none."""
+        wanted = [
+            LEVELS.index(member.level)
+            for member in self._members
+            if member.level is not None and member.scope.includes(server)
+        ]
+        return LEVELS[min(wanted)] if wanted else None
+
+    def lists_changed(
+        self, server: str, lists: Iterable[str], said: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
+        """Tell the sessions that show the server which of its lists are new.
+
+        `said` holds lines by method, where the server said so itself.
+        """
         changed = frozenset(lists)
         for method, kinds in LIST_CHANGES.items():
             if kinds & changed:
-                self._tell(wire.notification(method), lambda member: member.scope.includes(server))
+                line = said.get(method) or wire.notification(method)
+                self._tell_change(method, line, lambda scope: scope.includes(server))
 
     def servers_changed(self) -> None:
         """Tell aggregated sessions, after servers came or went, that every list may be new."""
         for method in LIST_CHANGES:
-            self._tell(wire.notification(method), lambda member: not member.scope.single)
+            self._tell_change(method, wire.notification(method), lambda scope: not scope.single)
 
-    def heard(self, server: str, message: wire.Message) -> None:
+    def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Pass on a notification that is not about the lists, nor about one request."""
-        if message.method in _OF_ONE_REQUEST:
+        if message.method in _UNHEARD:
             return
-        if message.method == "notifications/resources/updated":
-            key = (server, text_of(message.params, "uri") or "")
-            self._tell(message.line, lambda member: key in member.subscriptions)
-        elif message.method == "notifications/message":
-            level = text_of(message.params, "level") or ""
-            self._tell(message.line, lambda member: _wants_log(member, server, level))
-        else:
-            self._tell(message.line, lambda member: member.scope == Scope((server,), single=True))
+        if message.method == UPDATED:
+            self._tell_update(speaker, message)
+            return
+        for member in self._of(speaker):
+            if member.scope.includes(speaker.name):
+                member.ear.heard(speaker, message)
 
-    def _tell(self, line: bytes, wants: Callable[[Member], bool]) -> None:
+    def _tell_change(self, method: str, line: bytes, is_shown: Callable[[Scope], bool]) -> None:
         # A session that overflows leaves while it is told.
         for member in list(self._members):
-            if member.listening and wants(member):
-                member.deliver(line)
+            if is_shown(member.scope):
+                member.ear.changed(line)
+        for listen in list(self._listens):
+            if method in listen.lists and is_shown(listen.scope):
+                listen.send(bridge.tagged(wire.decode(line), listen.identifier))
+
+    def _tell_update(self, speaker: Speaker, message: wire.Message) -> None:
+        key = (speaker.name, text_of(message.params, "uri") or "")
+        plain = bridge.untagged(message) if speaker.era == "modern" else message.line
+        for member in self._of(speaker):
+            if key in member.subscriptions:
+                member.ear.updated(plain)
+        for listen in list(self._listens):
+            if key in listen.resources:
+                listen.send(bridge.tagged(message, listen.identifier))
+
+    def _of(self, speaker: Speaker) -> list[Member]:
+        owner = speaker.role.owner
+        if owner is None:
+            return list(self._members)
+        return [member for member in self._members if member.session is owner.session]
 
 
 def level_named(text: bytes | None) -> str | None:
@@ -107,9 +182,6 @@ def level_named(text: bytes | None) -> str | None:
     return level if level in LEVELS else None
 
 
-def _wants_log(member: Member, server: str, level: str) -> bool:
-    if not member.scope.includes(server):
-        return False
-    if member.scope.single or level not in LEVELS:
-        return True
-    return LEVELS.index(level) >= LEVELS.index(member.level)
+def is_at_least(level: str, least: str) -> bool:
+    """Whether a log line of `level` is severe enough; one of no known level always is."""
+    return level not in LEVELS or LEVELS.index(level) >= LEVELS.index(least)

@@ -9,7 +9,7 @@ is a warning in its log.
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,7 @@ class _Kept:
     asked_at_s: float = float("-inf")
     warned: frozenset[str] = frozenset()
     """What the last look found to be wrong."""
+    is_saved: bool = True
 
 
 @dataclass(slots=True)
@@ -153,6 +154,17 @@ class Catalogue:
                 await look.done.wait()
         return [known for name in wanted if (known := self.listing(name)) is not None]
 
+    def discovered(self, name: str, result: bytes) -> None:
+        """Keep what a server of both eras answered to `server/discover`."""
+        server = self._supervisor.servers.get(name)
+        kept = None if server is None else self._kept_of(server)
+        if server is None or kept is None or kept.listing is None or self._tasks is None:
+            return
+        offered = replace(kept.listing.offered, discover=result)
+        kept.listing = replace(kept.listing, offered=offered)
+        server.offered = offered
+        self._tasks.start_soon(self._save, server)
+
     def became_ready(self, name: str) -> None:
         """Ask the server, which has just answered its handshake, what it offers now."""
         if self._tasks is not None and name in self._supervisor.servers:
@@ -178,7 +190,7 @@ class Catalogue:
         server = self._supervisor.servers.get(name)
         if server is None:
             return
-        if server.state == "ready":
+        if server.is_awake:
             self._looked_at_s[name] = anyio.current_time()
             self._begin(name, lists)
         else:
@@ -192,11 +204,14 @@ class Catalogue:
     def _kept_of(self, server: Server) -> _Kept:
         key = (server.spec.version, server.spec.digest)
         kept = self._kept.get(server.name)
+        shown = server.spec.tools
         if kept is None or kept.key != key:
             found = offered_file.load(self._path_of(server.name), *key)
-            kept = _Kept(key, listing(server.name, found) if found else None)
+            kept = _Kept(key, listing(server.name, found, shown) if found else None)
             self._kept[server.name] = kept
             server.offered = found
+        elif kept.listing is not None and kept.listing.filter != shown:
+            kept.listing = listing(server.name, kept.listing.offered, shown)
         return kept
 
     def _due(self, name: str) -> _Look | None:
@@ -210,7 +225,7 @@ class Catalogue:
             first_asked_s = self._first_asked_s.setdefault((name, kept.key), now_s)
             # A server that is slow, or never comes up, holds back the first lists and no others.
             return look if now_s - first_asked_s < FIRST_LISTS_S else None
-        if server.state != "ready":
+        if not server.is_awake:
             return None
         old = self._clock() - kept.asked_at_s >= self._tool_cache_s
         if name in self._noticed and not self._rest_s(name):
@@ -236,24 +251,32 @@ class Catalogue:
 
     async def _look(self, server: Server, look: _Look) -> None:
         look.error = NotRunning("the runtime is stopping")
-        changed: set[str] = set()
         try:
             changed = await self._ask(server)
+            # Before anybody else can run: who is shown the new lists needs not be told of them.
+            self._tell(server, changed | look.noticed)
+            if not self._kept_of(server).is_saved:
+                await self._save(server)
             look.error = None
         except OctaveError as error:
             look.error = error
-            if server.state == "ready":
+            if server.is_awake:
                 self._warn(server, [f"its lists are not to be had: {error.message}"])
+            self._tell(server, look.noticed)
         finally:
             del self._looks[server.name]
             look.done.set()
-        changed |= look.noticed
+
+    def _tell(self, server: Server, changed: set[str]) -> None:
         if changed:
             self.on_changed(server.name, frozenset(changed))
 
     async def _ask(self, server: Server) -> set[str]:
+        """Take what the server offers now; return which lists that changes."""
         key = (server.spec.version, server.spec.digest)
         now_s = self._clock()
+        # The server is told what is known of it already.
+        self._kept_of(server)
         offered = await server.ask()
         before = self._kept_of(server)
         old = before.listing
@@ -262,11 +285,10 @@ class Catalogue:
             self._warn(server, (*offered.warnings, *old.warnings))
             return set()
         # In a thread: thousands of definitions take longer than a call may wait.
-        new = await worker.run(listing, server.name, offered)
-        self._kept[server.name] = _Kept(key, new, now_s, before.warned)
+        new = await worker.run(listing, server.name, offered, server.spec.tools)
+        self._kept[server.name] = _Kept(key, new, now_s, before.warned, is_saved=False)
         server.offered = offered
         self._warn(server, (*offered.warnings, *new.warnings))
-        await self._save(server.name, offered, key)
         return {
             kind
             for kind in LISTS
@@ -282,13 +304,18 @@ class Catalogue:
         for text in (*news[:WARNINGS], *more):
             server.tell("warning", {"message": text})
 
-    async def _save(self, name: str, offered: Offered, key: _Key) -> None:
-        save = partial(offered_file.save, self._path_of(name), offered, *key)
+    async def _save(self, server: Server) -> None:
+        kept = self._kept_of(server)
+        if kept.listing is None:
+            return
+        kept.is_saved = True
+        path = self._path_of(server.name)
+        save = partial(offered_file.save, path, kept.listing.offered, *kept.key)
         try:
             # Writing it safely takes tens of milliseconds, during which no call would move.
             await worker.run(save)
         except OSError as error:
-            _log.warning("cannot keep the lists of `%s`: %s", name, error)
+            _log.warning("cannot keep the lists of `%s`: %s", server.name, error)
 
 
 def announces_changes(offered: Offered) -> bool:

@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from octave.errors import ToolNotFound
 from octave.gateway import schemas
 from octave.gateway.naming import SEPARATOR, qualified
+from octave.packages.launch import ToolFilter
 from octave.packages.offered import Offered
 from octave.runtime import wire
 
@@ -56,10 +58,23 @@ class Listing:
     """Why a tool is not shown, by its position in the server's list; words that follow its name."""
     warnings: tuple[str, ...]
     """Sentences about what is not shown, or shown under another name."""
+    filter: ToolFilter
+    denied: frozenset[int]
+    """The positions of the tools that are not there for anybody."""
 
     def has_template_for(self, uri: str) -> bool:
         """Whether a resource template of the server could have made `uri`."""
         return any(_fits(uri, parts) for parts in self.templates)
+
+    def is_cut(self, kind: str) -> bool:
+        """Whether the list (key of `LISTS`) is not shown as the server has it."""
+        return kind == "tools" and bool(self.denied)
+
+    def shown(self, kind: str) -> Iterator[bytes]:
+        """Yield the raw items of a list, under their own names, without what is denied."""
+        for position, item in enumerate(self.offered.lists.get(kind, ())):
+            if kind != "tools" or position not in self.denied:
+                yield item
 
     def definitions(self, kind: str) -> Iterator[bytes]:
         """Yield the raw items of a list (key of `LISTS`) as an aggregated face shows them."""
@@ -71,11 +86,15 @@ class Listing:
             yield from [twin.definition for twin in twins if twin.problem is None][:1]
 
 
-def listing(server: str, offered: Offered) -> Listing:
+def listing(server: str, offered: Offered, tools_shown: ToolFilter = ToolFilter()) -> Listing:  # noqa: B008 - frozen
     """Return `offered` as the listing of `server`."""
     tools = _Names(server, "tool")
+    denied = set()
     for position, item in enumerate(offered.lists.get("tools", ())):
-        tools.add(position, item, schemas.problem(item))
+        if tools_shown.permits(text_of(item, "name") or ""):
+            tools.add(position, item, schemas.problem(item))
+        else:
+            denied.add(position)
     prompts = _Names(server, "prompt")
     for position, item in enumerate(offered.lists.get("prompts", ())):
         prompts.add(position, item, None)
@@ -99,7 +118,23 @@ def listing(server: str, offered: Offered) -> Listing:
             *prompts.warnings(),
             *([f"resources and templates without a URI: {nameless}"] if nameless else []),
         ),
+        filter=tools_shown,
+        denied=frozenset(denied),
     )
+
+
+def refuse_denied(server: str, tools: ToolFilter, params: bytes) -> None:
+    """Do nothing unless the params of a call name a tool that nobody is to see.
+
+    Raises:
+        ToolNotFound: they do.
+    """
+    name = text_of(params, "name") if tools != ToolFilter() else None
+    if name is not None and not tools.permits(name):
+        raise ToolNotFound(
+            f"tool {shown(name)} of `{server}` is denied",
+            hint=f"see `tools` in [servers.{server}] of octave.toml",
+        )
 
 
 def shown(name: str) -> str:

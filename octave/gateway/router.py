@@ -16,12 +16,15 @@ from octave.errors import (
     UsageError,
     did_you_mean,
 )
+from octave.gateway import bridge
 from octave.gateway.audience import LIST_CHANGES, Audience, Scope
 from octave.gateway.catalogue import Catalogue
 from octave.gateway.listing import Entry, Listing, Table, text_of
 from octave.gateway.naming import qualified
 from octave.runtime import wire
+from octave.runtime.handshake import Era
 from octave.runtime.server import Server
+from octave.runtime.subject import Speaker
 from octave.runtime.supervisor import Supervisor
 
 _BY_URI = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
@@ -42,15 +45,22 @@ class Router:
         self.catalogue = catalogue
         self.audience = Audience()
         self._supervisor = supervisor
-        catalogue.on_changed = self.audience.lists_changed
+        self._notices: dict[str, dict[str, bytes]] = {}
+        catalogue.on_changed = self._changed
 
-    def heard(self, server: str, message: wire.Message) -> None:
+    def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Take a notification of a server: for the supervisor's `on_notification`."""
-        lists = LIST_CHANGES.get(message.method or "")
+        method = message.method or ""
+        lists = LIST_CHANGES.get(method)
         if lists is None:
-            self.audience.heard(server, message)
+            self.audience.heard(speaker, message)
         else:
-            self.catalogue.noticed(server, lists)
+            self._notices.setdefault(speaker.name, {})[method] = bridge.untagged(message)
+            self.catalogue.noticed(speaker.name, lists)
+
+    def _changed(self, server: str, lists: frozenset[str]) -> None:
+        # In the server's own words, where it said so itself.
+        self.audience.lists_changed(server, lists, self._notices.pop(server, {}))
 
     def names(self, scope: Scope) -> list[str]:
         """Return the servers of the scope that exist, in the order of their lists."""
@@ -58,6 +68,10 @@ class Router:
         return [
             name for name in (there if scope.servers is None else scope.servers) if name in there
         ]
+
+    def all_servers(self) -> list[Server]:
+        """Return every server there is."""
+        return list(self._supervisor.servers.values())
 
     def server(self, name: str) -> Server:
         """Return the server of that name.
@@ -72,6 +86,33 @@ class Router:
                 hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         return found
+
+    async def reach(self, server: Server, era: Era) -> None:
+        """Find out what must be known of the server before a request of `era` can cross to it.
+
+        Raises as `Catalogue.refresh` does.
+        """
+        if era == "modern" or server.offered is None:
+            await self.know_eras(server)
+
+    def route_now(self, scope: Scope, method: str, params: bytes | None) -> Route | None:
+        """Return where a request goes whose name is in the lists already; None: `route` knows."""
+        kind = {"tools/call": "tool", "prompts/get": "prompt"}.get(method)
+        name = None if kind is None else text_of(params, "name")
+        if kind is None or name is None:
+            return None
+        known = map(self.catalogue.listing, self.names(scope))
+        found = _named([_table(each, kind) for each in known if each], name)
+        return self._to(found[0], ("name",)) if len(found) == 1 else None
+
+    async def know_eras(self, server: Server) -> None:
+        """Find out which eras the server speaks, unless that is known.
+
+        Raises as `Catalogue.refresh` does.
+        """
+        offered = self.catalogue.get(server.name)
+        if offered is None or not offered.eras:
+            await self.catalogue.refresh(server.name)
 
     async def listings(self, scope: Scope) -> list[Listing]:
         """Return what the servers of the scope offer; one that cannot be asked is left out."""
@@ -117,7 +158,7 @@ class Router:
             (each.server, tool, each.problems.get(position))
             for each in known
             for position, tool in enumerate(each.offered.tools)
-            if tool.startswith(b"{")
+            if tool.startswith(b"{") and position not in each.denied
         ]
 
     async def find_tool(self, name: str, server: str | None = None) -> tuple[str, str]:
@@ -167,6 +208,9 @@ class Router:
             error = ToolNotFound if kind == "tool" else NotFound
             raise error(f"unknown {kind} `{name}`", hint=did_you_mean(name, candidates))
         entry = _only(kind, name, matches)
+        return self._to(entry, path)
+
+    def _to(self, entry: Entry, path: wire.Path) -> Route:
         return Route(self.server(entry.server), {("params", *path): entry.name_json})
 
     async def _by_uri(self, scope: Scope, uri: str) -> Route:

@@ -1,34 +1,53 @@
 """One client's conversation, whatever carries it: raw lines in, raw lines out.
 
-Each request is a task of its own and is answered under the very id text it came with. No message
-depends on a handshake before it: what a request needs is in the request. A malformed line costs
-that line. Only Octave's own errors are made here; a server's answers pass as they came.
+Each request is a task of its own and is answered under the very id text it came with; its era is
+its own too. No message depends on a handshake before it: what a request needs is in the request.
+A malformed line costs that line. Only Octave's own errors are made here; a server's answers pass as
+they came.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
 import msgspec
 
-from octave import __version__
-from octave.errors import NotFound, OctaveError, ServerBusy, UsageError
-from octave.gateway.audience import Member, Scope, level_named
-from octave.gateway.listing import Listing, text_of
+from octave.errors import OctaveError, ServerBusy
+from octave.gateway import bridge
+from octave.gateway.audience import (
+    LEVELS,
+    Member,
+    Scope,
+    is_at_least,
+)
+from octave.gateway.client import Client
+from octave.gateway.crossing import Crossing
+from octave.gateway.eras import (
+    LATEST_LEGACY,
+    LEGACY_VERSIONS,
+    envelope,
+    is_modern,
+)
+from octave.gateway.face import KINDS, face
+from octave.gateway.hearing import Hearing, listen_result
+from octave.gateway.listing import text_of
+from octave.gateway.request import Request, refusal
 from octave.gateway.router import Router
-from octave.packages.offered import LISTS
 from octave.runtime import wire
-from octave.runtime.pace import breathe
-from octave.runtime.server import Server
+from octave.runtime.interests import LISTEN
+from octave.runtime.pace import LONG_BYTES, breathe
+from octave.runtime.pending import Outcome
+from octave.runtime.subject import Speaker
 
-LATEST_VERSION = "2025-11-25"
-VERSIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LATEST_VERSION})
-"""The versions that begin with `initialize`; of these the one asked for is the one spoken."""
+PASSED = frozenset({"tools/call", "prompts/get", "resources/read", "completion/complete"})
+"""What is asked often, and needs nothing but the server to be answered."""
 REQUESTS_LIMIT = 1024
 """A client that opens more at once does not wait for answers; it would only fill the memory."""
+DEFAULT_LEVEL = "info"
+"""For a client that never said, once another one wants more of the same server."""
 
-_KINDS: Mapping[str, str] = {method: kind for kind, method in LISTS.items()}
 _log = logging.getLogger(__name__)
 
 
@@ -36,8 +55,21 @@ class SessionOverflow(Exception):
     """Raised by `send`: the client does not read, and no more can be kept for it."""
 
 
-_OWN_NOTIFICATIONS = frozenset({"notifications/initialized", "notifications/roots/list_changed"})
-"""Of the handshake between client and Octave; towards servers Octave announces no roots."""
+@dataclass(slots=True, eq=False)
+class _Open:
+    request: Request
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    server: str | None = None
+    """Who has it now."""
+    cancel: Callable[[], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cancel = self.leave
+
+    def leave(self) -> None:
+        """Take it back from its server here and now, and end whoever waits for the answer."""
+        self.request.withdraw()
+        self.scope.cancel()
 
 
 class Session:
@@ -53,8 +85,14 @@ class Session:
         self._router = router
         self._scope = scope
         self._send = send
-        self._member = Member(scope, self._write)
-        self._open: dict[bytes, anyio.CancelScope] = {}
+        self._client = Client()
+        self._crossing = Crossing(self._client, self, self._write, keeps_ids=scope.single)
+        self._face = face(router, scope, self._crossing)
+        self._member = Member(scope, self, self)
+        self._hearing = Hearing(
+            router, self._face, self._crossing, self._client, self._member, self._say
+        )
+        self._open: dict[object, _Open] = {}
         self._ended = anyio.Event()
         self._finishing = False
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -65,7 +103,7 @@ class Session:
         """Own the session's requests until it is closed; started once lines may be received."""
         try:
             async with anyio.create_task_group() as tasks:
-                self._tasks = tasks
+                self._tasks = self._crossing.lot.tasks = tasks
                 self._router.audience.join(self._member)
                 task_status.started()
                 await self._ended.wait()
@@ -95,215 +133,265 @@ class Session:
         """Take what wants no answer: a notification, or an answer to what a server asked."""
         if message.is_notification:
             self._note(message)
+        else:
+            self._client.answered(message)
 
     async def serve(self, message: wire.Message, send: Callable[[bytes], None]) -> bytes:
         """Return the answer to a request, as a line.
 
         What is said about it meanwhile goes through `send`, in front of the answer. Cancelled, it
-        is cancelled at the server too.
+        is cancelled at the server too. Modern requests may share ids: who they are of is not known.
         """
-        return await self._answer(message.id or b"null", message, send)
+        key = object() if is_modern(message) else message.id or b"null"
+        if key in self._open:
+            return _refused(message, "a request with this id is still open")
+        if len(self._open) >= REQUESTS_LIMIT:
+            return self._too_many(message)
+        entry = self._open[key] = _Open(Request(message, send))
+        try:
+            with entry.scope:
+                return await self._answer(key, entry)
+        finally:
+            del self._open[key]
+        return _refused(message, "the request was cancelled")
 
     def finish(self) -> None:
         """The client sends no more: close as soon as every open request is answered."""
         self._finishing = True
+        for entry in self._open.values():
+            if entry.request.method == LISTEN:
+                entry.cancel()
         if not self._open:
             self.close()
 
     def close(self) -> None:
         """Cancel what is open and forget the session; idempotent."""
+        if not self._ended.is_set():
+            for entry in self._open.values():
+                if entry.request.method == LISTEN:
+                    self._say(entry.request.send, listen_result(entry.request))
+            for entry in list(self._open.values()):
+                entry.cancel()
         self._ended.set()
         self._router.audience.leave(self._member)
-        self._member.subscriptions.clear()
+        self._client.leave()
+        for server in self._router.all_servers():
+            server.dismiss(self)
+
+    # What servers say by themselves; the session is the ear of its member.
+
+    def changed(self, line: bytes) -> None:
+        """Take a line that says which list changed."""
+        if self._client.is_listening:
+            self._write(line)
+
+    def updated(self, line: bytes) -> None:
+        """Take a line about a resource whose updates the client asked for."""
+        if self._client.is_listening:
+            self._write(line)
+
+    def heard(self, speaker: Speaker, message: wire.Message) -> None:
+        """Take what a server of the scope said of itself."""
+        here = [entry.request for entry in self._open.values() if entry.server == speaker.name]
+        level = None
+        if message.method == "notifications/message":
+            level = text_of(message.params, "level") or ""
+            for request in here:
+                least = request.envelope.log_level if request.envelope else None
+                if least in LEVELS and is_at_least(level, least):
+                    self._say(request.send, message.line)
+        if not self._is_for_client(speaker, level):
+            return
+        # Over HTTP what is said during a call belongs on the stream of that call.
+        sends = [request.send for request in here if level is None or request.envelope is None]
+        self._say(sends[-1] if sends else self._write, message.line)
+
+    def _is_for_client(self, speaker: Speaker, level: str | None) -> bool:
+        if level is None:
+            is_alone = self._scope.single or speaker.role.owner is not None
+            return is_alone and self._client.era is not None
+        if not self._client.is_listening:
+            return False
+        least = self._client.level
+        if least is None:
+            wanted = self._router.audience.most_verbose(speaker.name)
+            least = LEVELS[0] if wanted is None else DEFAULT_LEVEL
+        return is_at_least(level, least)
+
+    # Lines.
 
     def _write(self, line: bytes) -> None:
+        self._say(self._send, line)
+
+    def _say(self, send: Callable[[bytes], None], line: bytes) -> None:
         if self._ended.is_set():
             return
         try:
-            self._send(line)
+            send(line)
         except SessionOverflow:
             self.close()
 
     def _begin(self, message: wire.Message, tasks: anyio.abc.TaskGroup) -> None:
         identifier = message.id or b"null"
-        if message.method == "ping":
+        if message.method == "ping" and not is_modern(message):
             # Here and now: it never waits behind a call, and wakes nobody.
             self._write(wire.result(identifier, b"{}"))
         elif identifier in self._open:
-            text = "a request with this id is still open"
-            self._write(wire.error(identifier, wire.INVALID_REQUEST, text))
+            self._write(_refused(message, "a request with this id is still open"))
         elif len(self._open) >= REQUESTS_LIMIT:
-            error = ServerBusy(f"more than {REQUESTS_LIMIT} requests are open")
-            self._write(refusal(identifier, error))
+            self._write(self._too_many(message))
         else:
-            self._open[identifier] = anyio.CancelScope()
-            tasks.start_soon(self._serve, identifier, message)
+            entry = self._open[identifier] = _Open(Request(message, self._write))
+            if not self._is_passed_on(identifier, entry, tasks):
+                tasks.start_soon(self._serve, identifier, entry)
+
+    def _is_passed_on(self, identifier: bytes, entry: _Open, tasks: anyio.abc.TaskGroup) -> bool:
+        """Hand a request to its server here and now; False where something has to be awaited.
+
+        The answer then comes without a task, and before anything the server says after it.
+        """
+        request = entry.request
+        if request.method not in PASSED or len(request.message.line) >= LONG_BYTES:
+            return False
+        try:
+            self._read_envelope(request)
+            route = self._face.route_now(request)
+        except OctaveError:
+            return False
+        if route is None:
+            return False
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, OctaveError):
+                self._end(identifier, refusal(identifier, outcome))
+            elif len(outcome.line) >= LONG_BYTES:
+                tasks.start_soon(self._end_slowly, identifier, outcome)
+            else:
+                self._end(identifier, wire.splice(outcome.line, {("id",): identifier}))
+
+        def again() -> None:
+            entry.cancel = entry.leave
+            tasks.start_soon(self._serve, identifier, entry)
+
+        cancel = self._crossing.submit(request, route, done, again)
+        if cancel is None:
+            return False
+
+        def cancelled() -> None:
+            cancel()
+            self._end(identifier, None)
+
+        entry.server, entry.cancel = route.server.name, cancelled
+        return True
+
+    async def _end_slowly(self, identifier: bytes, answer: wire.Message) -> None:
+        await breathe(answer.line)
+        self._end(identifier, wire.splice(answer.line, {("id",): identifier}))
+
+    def _end(self, identifier: bytes, line: bytes | None) -> None:
+        if self._open.pop(identifier, None) is None:
+            return
+        if line is not None:
+            self._write(line)
+        if self._finishing and not self._open:
+            self.close()
+
+    def _read_envelope(self, request: Request) -> None:
+        if is_modern(request.message):
+            request.envelope = envelope(request.message)
+            self._client.is_modern = True
+
+    def _too_many(self, message: wire.Message) -> bytes:
+        return refusal(
+            message.id or b"null", ServerBusy(f"more than {REQUESTS_LIMIT} requests are open")
+        )
 
     def _note(self, message: wire.Message) -> None:
         if message.method == "notifications/cancelled":
             identifier = wire.member(message.params or b"{}", "requestId")
-            scope = self._open.get(identifier or b"")
-            if scope is not None:
-                scope.cancel()
-        elif self._scope.single and message.method not in _OWN_NOTIFICATIONS:
-            for name in self._router.names(self._scope):
-                self._router.server(name).notify(message.line)
+            entry = self._open.get(identifier or b"")
+            if entry is not None:
+                entry.request.cancellation = message
+                entry.cancel()
+        elif message.method == "notifications/progress":
+            self._client.progressed(message)
+        elif message.method == "notifications/roots/list_changed":
+            for server in self._face.servers():
+                server.notify(message.line, self, is_about_roots=True)
+        elif self._scope.single and message.method != "notifications/initialized":
+            for server in self._face.servers():
+                server.notify(message.line, self)
 
-    async def _serve(self, identifier: bytes, message: wire.Message) -> None:
+    async def _serve(self, identifier: bytes, entry: _Open) -> None:
         try:
-            with self._open[identifier]:
-                self._write(await self._answer(identifier, message, self._write))
+            with entry.scope:
+                self._write(await self._answer(identifier, entry))
         finally:
             del self._open[identifier]
         if self._finishing and not self._open:
             self.close()
 
-    async def _answer(
-        self, identifier: bytes, message: wire.Message, send: Callable[[bytes], None]
-    ) -> bytes:
+    # Answers.
+
+    async def _answer(self, key: object, entry: _Open) -> bytes:
+        message = entry.request.message
+        identifier = entry.request.id
         try:
             await breathe(message.line)
-            return await self._result(identifier, message)
+            self._read_envelope(entry.request)
+            if entry.request.envelope is not None:
+                return await self._modern(entry)
+            return await self._legacy(entry)
         except OctaveError as error:
             return refusal(identifier, error)
         except Exception:  # noqa: BLE001 - the edge to the client: one request fails, not the session
             _log.exception("a bug while serving `%s`", message.method)
             return wire.error(identifier, wire.INTERNAL_ERROR, "internal error of Octave")
 
-    async def _result(self, identifier: bytes, message: wire.Message) -> bytes:
-        if message.method == "initialize":
-            asked = text_of(message.params, "protocolVersion")
-            version = asked if asked in VERSIONS else LATEST_VERSION
-            result = await self._initialize(msgspec.json.encode(version))
-            self._member.listening = True
-            return wire.result(identifier, result)
-        if message.method == "server/discover":
-            # Answered at once: clients of the other era then fall back to `initialize`.
-            return _unknown_method(identifier, message)
-        if self._scope.single:
-            return await self._as_the_server(identifier, message)
-        return await self._as_one_of_many(identifier, message)
+    async def _legacy(self, entry: _Open) -> bytes:
+        request = entry.request
+        match request.method:
+            case "initialize":
+                asked = text_of(request.params, "protocolVersion")
+                version = asked if asked in LEGACY_VERSIONS else LATEST_LEGACY
+                result = await self._face.initialize(msgspec.json.encode(version))
+                self._client.greeted(request.message.params)
+                return request.result(result)
+            case "ping":
+                return request.result(b"{}")
+            case "logging/setLevel":
+                return await self._hearing.set_level(request)
+            case "resources/subscribe" | "resources/unsubscribe":
+                return await self._hearing.subscribe(request)
+            case "server/discover" | "subscriptions/listen":
+                return request.unknown_method()
+        return await self._pass(entry)
 
-    async def _as_the_server(self, identifier: bytes, message: wire.Message) -> bytes:
-        server = self._single_server()
-        kind = _KINDS.get(message.method or "")
-        if kind is not None and wire.member(message.params or b"{}", "cursor") is None:
-            known = await self._router.listings(self._scope)
-            if known and kind in known[0].offered.lists:
-                items = known[0].offered.lists[kind]
-                return wire.result(identifier, _list_result(kind, items))
-        return await self._forward(identifier, message, server, {})
+    async def _modern(self, entry: _Open) -> bytes:
+        request = entry.request
+        if request.method == "server/discover":
+            return request.result(await self._face.discover(request))
+        if request.method == LISTEN:
+            return await self._hearing.listen(request)
+        if request.method in bridge.NOT_MODERN:
+            return request.unknown_method()
+        return await self._pass(entry)
 
-    async def _as_one_of_many(self, identifier: bytes, message: wire.Message) -> bytes:
-        method = message.method or ""
-        kind = _KINDS.get(method)
+    async def _pass(self, entry: _Open) -> bytes:
+        """Answer a list, or let the server answer that the request is for."""
+        request = entry.request
+        kind = KINDS.get(request.method)
         if kind is not None:
-            if wire.member(message.params or b"{}", "cursor") is not None:
-                raise UsageError("`params.cursor` is unknown: every list is one page")
-            known = await self._router.listings(self._scope)
-            return wire.result(identifier, _list_result(kind, _merged(known, kind)))
-        if method == "logging/setLevel":
-            level = level_named(message.params)
-            if level is None:
-                raise UsageError("`params.level` is no log level")
-            self._member.level = level
-            return wire.result(identifier, b"{}")
-        route = await self._router.route(self._scope, method, message.params)
+            line = await self._face.listed(request, kind)
+            if line is not None:
+                return line
+        route = await self._face.route(request)
         if route is None:
-            return _unknown_method(identifier, message)
-        return await self._forward(identifier, message, route.server, route.changes)
-
-    async def _forward(
-        self,
-        identifier: bytes,
-        message: wire.Message,
-        server: Server,
-        changes: Mapping[wire.Path, bytes],
-    ) -> bytes:
-        is_about_one = (message.method or "").startswith("resources/")
-        uri = (text_of(message.params, "uri") if is_about_one else None) or ""
-        key = (server.name, uri)
-        if message.method == "resources/unsubscribe":
-            self._member.subscriptions.discard(key)
-            if self._router.audience.has_subscriber(*key):
-                return wire.result(identifier, b"{}")
-        elif message.method == "resources/subscribe":
-            # Before the answer: the first update may follow it on the heels.
-            self._member.subscriptions.add(key)
-        answer = await server.forward(message, changes, self._write)
-        if message.method == "resources/subscribe" and answer.error is not None:
-            self._member.subscriptions.discard(key)
-        await breathe(answer.line)
-        return wire.splice(answer.line, {("id",): identifier})
-
-    async def _initialize(self, version: bytes) -> bytes:
-        if not self._scope.single:
-            known = [self._router.catalogue.listing(name) for name in self._names()]
-            return _merged_initialize([each for each in known if each is not None], version)
-        name = self._single_server().name
-        catalogue = self._router.catalogue
-        offered = catalogue.get(name) or await catalogue.refresh(name)
-        return wire.splice(offered.initialize, {("protocolVersion",): version})
-
-    def _single_server(self) -> Server:
-        (name,) = self._scope.servers or ()
-        return self._router.server(name)
-
-    def _names(self) -> list[str]:
-        return self._router.names(self._scope)
+            return request.unknown_method()
+        entry.server = route.server.name
+        await self._router.reach(route.server, request.era)
+        return await self._crossing.over(request, route.server, route.changes)
 
 
-def refusal(identifier: bytes, error: OctaveError) -> bytes:
-    """Return the answer that tells a client why Octave could not do its part."""
-    invalid = isinstance(error, (NotFound, UsageError))
-    code = wire.INVALID_PARAMS if invalid else wire.INTERNAL_ERROR
-    text = error.message if error.hint is None else f"{error.message}; {error.hint}"
-    tail = error.details.get("stderrTail")
-    if tail:
-        # Of an error most clients, and every model, are shown this text alone.
-        text = "\n".join((text, "its last lines on stderr:", *tail))
-    data: dict[str, object] = {"octave": error.as_json()}
-    if "uri" in error.details:
-        data["uri"] = error.details["uri"]
-    return wire.error(identifier, code, text, msgspec.json.encode(data))
-
-
-def _unknown_method(identifier: bytes, message: wire.Message) -> bytes:
-    return wire.error(identifier, wire.METHOD_NOT_FOUND, f"Method not found: {message.method}")
-
-
-def _list_result(kind: str, items: Iterable[bytes]) -> bytes:
-    return b'{"%b":[%b]}' % (kind.encode(), b",".join(items))
-
-
-def _merged(known: Iterable[Listing], kind: str) -> Iterable[bytes]:
-    for each in known:
-        yield from each.definitions(kind)
-
-
-def _merged_initialize(known: Iterable[Listing], version: bytes) -> bytes:
-    # Servers come and go while the client keeps what it was told here: the lists are always there.
-    capabilities: dict[str, dict[str, bool]] = {
-        "tools": {"listChanged": True},
-        "prompts": {"listChanged": True},
-        "resources": {"listChanged": True},
-    }
-    instructions: list[str] = []
-    for each in known:
-        initialize = each.offered.initialize
-        if wire.member(initialize, "capabilities", "resources", "subscribe") == b"true":
-            capabilities["resources"]["subscribe"] = True
-        for optional in ("completions", "logging"):
-            if wire.member(initialize, "capabilities", optional) is not None:
-                capabilities[optional] = {}
-        text = text_of(initialize, "instructions")
-        if text:
-            instructions.append(f"## {each.server}\n{text}")
-    result: dict[str, object] = {
-        "protocolVersion": msgspec.Raw(version),
-        "capabilities": capabilities,
-        "serverInfo": {"name": "octave", "title": "Octave", "version": __version__},
-    }
-    if instructions:
-        result["instructions"] = "\n\n".join(instructions)
-    return msgspec.json.encode(result)
+def _refused(message: wire.Message, text: str) -> bytes:
+    return wire.error(message.id or b"null", wire.INVALID_REQUEST, text)

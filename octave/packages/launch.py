@@ -6,7 +6,9 @@ environment is a function that resolves the references anew at each start.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal, Protocol
 
 from octave.errors import OctaveError
 
@@ -28,8 +30,67 @@ class Policy:
     """How often a ready server is looked at, and how long it may be silent before it is asked."""
     memory_limit_bytes: int | None = None
     """Of its whole process tree; past it, it gets a fresh process while it is not in use."""
+    instance: Literal["auto", "shared", "session"] = "auto"
+    """Whether sessions share a process: until the server asks its client something, always, or
+    never."""
     replay: bool = False
     """Repeat a call that a crash cut off when the tool says that it may be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFilter:
+    """Which tools of a server anybody sees; patterns as of a shell, `*` for any characters."""
+
+    allow: tuple[str, ...] = ()
+    """Empty: all."""
+    deny: tuple[str, ...] = ()
+    """These in no case."""
+
+    def permits(self, name: str) -> bool:
+        """Whether a tool of that name is there at all."""
+        if any(fnmatchcase(name, pattern) for pattern in self.deny):
+            return False
+        return not self.allow or any(fnmatchcase(name, pattern) for pattern in self.allow)
+
+
+class TokenStore(Protocol):
+    """Keeps what a login to one remote server brought, as text that means nothing to the store.
+
+    Blocks for the milliseconds of a file. One lock stands for all processes and all connections:
+    whoever renews a login holds it, so that nobody else uses up the same refresh token.
+    """
+
+    def read(self) -> str | None:
+        """Return what is kept; None when there is no login."""
+
+    def write(self, text: str) -> None:
+        """Replace what is kept."""
+
+    def remove(self) -> bool:
+        """Forget the login, and tell whether there was one."""
+
+    def try_lock(self) -> bool:
+        """Take the lock if it is free; tell whether it is ours now."""
+
+    def unlock(self) -> None:
+        """Give the lock back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a remote server is, and what is shown to it."""
+
+    url: str
+    headers: Callable[[], dict[str, str]] = field(repr=False)
+    """Sent with each request to it.
+
+    Raises:
+        StartFailed: a reference does not resolve.
+    """
+    tokens: TokenStore | None = field(default=None, repr=False)
+    """None: it is never logged in to, as `headers` say who asks."""
+    secret_headers: frozenset[str] = frozenset()
+    """Names of headers whose values must not be shown anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +115,15 @@ class LaunchSpec:
     """Changes with whatever else the manifest says of it, names of variables and references
     included; holds no values."""
     policy: Policy = Policy()
+    tools: ToolFilter = ToolFilter()
     problem: OctaveError | None = None
     """Why it cannot be started at all: nothing is installed for it. `argv` is then empty."""
     secret_variables: frozenset[str] = frozenset()
     """Names of variables whose values must not be shown anywhere."""
     secret_arguments: frozenset[str] = field(default=frozenset(), repr=False)
     """The elements of `argv` of which that is true."""
+    endpoint: Endpoint | None = None
+    """Of a remote server, which has no process: `argv` is then empty."""
 
     def secrets_of(self, environment: Mapping[str, str]) -> frozenset[str]:
         """Return the values that must not be shown, those of the resolved `environment` too."""

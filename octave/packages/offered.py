@@ -40,6 +40,9 @@ class _File(msgspec.Struct):
     digest: str
     initialize: msgspec.Raw
     lists: dict[str, list[msgspec.Raw]]
+    discover: msgspec.Raw = msgspec.Raw(b"null")  # msgspec reads no `Raw | None`
+    eras: tuple[str, ...] = ()
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +50,18 @@ class Offered:
     """One server's answer to `initialize` and its lists."""
 
     initialize: bytes
-    """The `result` of `initialize`: protocolVersion, capabilities, serverInfo, instructions."""
+    """The `result` of `initialize`: protocolVersion, capabilities, serverInfo, instructions. Of a
+    server without one what its `server/discover` says, in that shape."""
     lists: Mapping[str, tuple[bytes, ...]]
     """Keys as in `LISTS`; a list the server has no capability for is absent."""
     warnings: tuple[str, ...] = field(default=(), compare=False)
     """What of the lists is missing here, and why; sentences. Not kept in the file."""
+    discover: bytes | None = None
+    """The `result` of `server/discover`; None when it was not asked yet, or has none."""
+    eras: tuple[str, ...] = ()
+    """Which of "legacy" and "modern" it speaks; empty: not known yet."""
+    asks: bool = False
+    """It was seen to ask its client something."""
 
     @property
     def tools(self) -> tuple[bytes, ...]:
@@ -71,7 +81,8 @@ def save(path: Path, offered: Offered, version: str, digest: str) -> None:
     What a newer Octave keeps there stays. A text that could not be read back, as one with a lone
     surrogate, is left out until the server is asked again.
     """
-    if _is_newer(path) or not _is_readable(offered.initialize):
+    greetings = (offered.initialize, offered.discover or b"{}")
+    if _is_newer(path) or not all(map(_is_readable, greetings)):
         return
     content = _File(
         format=FORMAT,
@@ -82,6 +93,9 @@ def save(path: Path, offered: Offered, version: str, digest: str) -> None:
             kind: [msgspec.Raw(item) for item in items if _is_readable(item)]
             for kind, items in offered.lists.items()
         },
+        discover=msgspec.Raw(offered.discover or b"null"),
+        eras=offered.eras,
+        asks=offered.asks,
     )
     private_folder(path.parent)
     atomic_write(path, msgspec.json.encode(content))
@@ -103,6 +117,9 @@ def load(path: Path, version: str, digest: str) -> Offered | None:
     return Offered(
         bytes(found.initialize),
         {kind: tuple(bytes(item) for item in items) for kind, items in found.lists.items()},
+        discover=None if bytes(found.discover) == b"null" else bytes(found.discover),
+        eras=found.eras,
+        asks=found.asks,
     )
 
 

@@ -5,17 +5,19 @@ Reads no lockfile and resolves nothing: what is missing becomes a spec with a `p
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
 from octave.packages import manifest, node_flags, store, variables, workspaces
-from octave.packages.launch import LaunchSpec, Policy
+from octave.packages.launch import Endpoint, LaunchSpec, Policy, ToolFilter
 from octave.packages.manifest import Manifest, Reference, ServerEntry, Value
 from octave.packages.registry import PackageChoice, Registry, bundled_folder
 from octave.packages.secrets import Secrets, resolve
 from octave.packages.store import Record
+from octave.packages.tokens import Tokens
 
 PASSED = frozenset(
     (
@@ -40,6 +42,9 @@ PASSED = frozenset(
 )
 PASSED_PREFIXES = ("LC_", "XDG_", "SSL_CERT_")
 """What every server gets of the runtime's environment; all else it must be given by name."""
+
+_SECRET_HEADERS = re.compile("auth|cookie|credential|key|password|secret|token", re.IGNORECASE)
+"""Names whose values say who asks, wherever they were written."""
 
 
 def launch_specs(workspace: Workspace, environ: Mapping[str, str]) -> list[LaunchSpec]:
@@ -94,6 +99,7 @@ def spec_of_record(
         title=record.title or server.name,
         fingerprint=_fingerprint(server),
         policy=policy_of(wanted, server),
+        tools=ToolFilter(server.tools_allow, server.tools_deny),
         secret_variables=_secret_variables(server, _known(server, record)),
         secret_arguments=_secret_arguments(server.args, resolver),
     )
@@ -117,6 +123,7 @@ def policy_of(wanted: Manifest, server: ServerEntry) -> Policy:
         max_message_bytes=settings.max_message_bytes,
         health_interval_s=settings.health_interval_s,
         memory_limit_bytes=server.memory_limit_bytes,
+        instance=server.instance,
         replay=server.replay,
     )
 
@@ -141,9 +148,7 @@ def _spec(
         if server.command is not None:
             return _own_command(workspace, wanted, server, environ)
         if server.url is not None:
-            raise StartFailed(
-                f"`{server.name}` is a remote server, and this version runs local ones only"
-            )
+            return _remote(workspace, wanted, server, environ)
         if folder is None:
             raise StartFailed(
                 f"`{server.name}` is in `{workspace.manifest.name}` but not installed",
@@ -166,6 +171,7 @@ def _spec(
         environment=dict,
         title=server.name,
         policy=policy_of(wanted, server),
+        tools=ToolFilter(server.tools_allow, server.tools_deny),
         problem=problem,
     )
 
@@ -183,8 +189,43 @@ def _own_command(
         digest=_fingerprint(server),
         title=server.name,
         policy=policy_of(wanted, server),
+        tools=ToolFilter(server.tools_allow, server.tools_deny),
         secret_variables=_secret_variables(server, None),
         secret_arguments=_secret_arguments((*(server.command or ()), *server.args), resolver),
+    )
+
+
+def _remote(
+    workspace: Workspace, wanted: Manifest, server: ServerEntry, environ: Mapping[str, str]
+) -> LaunchSpec:
+    url = server.url or ""
+
+    def headers() -> dict[str, str]:
+        resolver = _Resolver(workspace, environ)
+        return {name: resolver.header(name, value) for name, value in server.headers.items()}
+
+    says_who_asks = any(name.lower() == "authorization" for name in server.headers)
+    secret_headers = {
+        name
+        for name, value in server.headers.items()
+        if isinstance(value, Reference) or _SECRET_HEADERS.search(name)
+    }
+    return LaunchSpec(
+        name=server.name,
+        argv=(),
+        cwd=workspace.manifest.parent,
+        environment=dict,
+        digest="sha256:" + hashlib.sha256(url.encode()).hexdigest(),
+        title=server.name,
+        fingerprint=_fingerprint(server),
+        policy=policy_of(wanted, server),
+        tools=ToolFilter(server.tools_allow, server.tools_deny),
+        endpoint=Endpoint(
+            url=url,
+            headers=headers,
+            tokens=None if says_who_asks else Tokens(workspace.home, server.name, url),
+            secret_headers=frozenset(secret_headers),
+        ),
     )
 
 
@@ -202,6 +243,13 @@ class _Resolver:
 
     def value(self, value: Value) -> str:
         return resolve(value, self._environ, self._secrets, self._base)
+
+    def header(self, name: str, value: Value) -> str:
+        text = self.value(value).strip()
+        if not (text.isascii() and text.isprintable()):
+            # What a reference leads to, so that it is not shown.
+            raise StartFailed(f"the value for the header `{name}` is not printable ASCII")
+        return text
 
 
 def _secret_variables(server: ServerEntry, known: PackageChoice | None) -> frozenset[str]:

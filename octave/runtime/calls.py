@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from octave.errors import CallTimedOut
+from octave.errors import CallTimedOut, OctaveError
 
 GIVEN_UP_AFTER_S = 30.0
 """A caller who has waited so long before he leaves had a deadline of his own: many clients have one
@@ -59,25 +59,46 @@ class Calls:
     @contextmanager
     def taking(self, size_bytes: int = 0) -> Iterator[None]:
         """Count one for as long as the block runs; note it when its time runs out."""
-        self.ever += 1
-        self.size_bytes += size_bytes
-        number = self.ever
-        self._begun_s[number] = self._clock_s()
+        number = self.begin_one(size_bytes)
         try:
             yield
-            self._given_up_s = None
-        except CallTimedOut:
-            self._time_ran_out()
+        except CallTimedOut as error:
+            self.end_one(number, size_bytes, error)
             raise
         except anyio.get_cancelled_exc_class():
-            self._left(self._begun_s[number])
+            self.left_one(number, size_bytes)
             raise
-        finally:
-            del self._begun_s[number]
-            self.size_bytes -= size_bytes
-            if not self.in_flight:
-                self._drained.set()
-                self._do_when_free()
+        except BaseException:
+            self._end(number, size_bytes)
+            raise
+        self.end_one(number, size_bytes)
+
+    def begin_one(self, size_bytes: int) -> int:
+        """Count one more; what is returned names it until it ends, or is left."""
+        self.ever += 1
+        self.size_bytes += size_bytes
+        self._begun_s[self.ever] = self._clock_s()
+        return self.ever
+
+    def end_one(self, number: int, size_bytes: int, outcome: object = None) -> None:
+        """Count one less; `outcome` is the error it ended with, if any."""
+        if isinstance(outcome, CallTimedOut):
+            self._time_ran_out()
+        elif not isinstance(outcome, OctaveError):
+            self._given_up_s = None
+        self._end(number, size_bytes)
+
+    def left_one(self, number: int, size_bytes: int) -> None:
+        """Count one less whose caller did not wait for it."""
+        self._left(self._begun_s[number])
+        self._end(number, size_bytes)
+
+    def _end(self, number: int, size_bytes: int) -> None:
+        del self._begun_s[number]
+        self.size_bytes -= size_bytes
+        if not self.in_flight:
+            self._drained.set()
+            self._do_when_free()
 
     def _time_ran_out(self) -> None:
         if self.overdue_s is None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,16 +17,15 @@ import anyio
 from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied, StartFailed
 from octave.packages.launch import LaunchSpec
 from octave.runtime import handshake, process, wire
-from octave.runtime.command import Command
-from octave.runtime.masking import Mask
-from octave.runtime.pending import Call, Pending
+from octave.runtime.handshake import Greeting, Opening
+from octave.runtime.incoming import Ears, Incoming
+from octave.runtime.pending import Call, Cancel, Done, Pending, outcome_of
+from octave.runtime.questions import Caller
+from octave.runtime.remote_server import link_of
 from octave.runtime.wire import Message
 
 PERMANENT_EXIT_CODES = {126, 127}
 """A program could not be executed, or was not found: what shells and `env` say."""
-
-NOISE_BYTES = 64 * 1024
-"""Of a line that is no message: as much as shows what it is."""
 
 _PROGRESS = "notifications/progress"
 _CANCELLED = "notifications/cancelled"
@@ -51,42 +51,32 @@ class Callbacks:
     """Bytes as they came but for the values of secrets, not cut into lines."""
 
 
-class Unreadable(Exception):
-    """The cause of an error: an answer is too large, or no JSON; `line` has it, or its head."""
-
-    def __init__(self, line: bytes) -> None:
-        super().__init__(line[: wire.HEAD_BYTES])
-        self.line = line
-
-
 class Connection:
     """An open conversation, made by `connect`."""
 
     def __init__(self, spec: LaunchSpec, callbacks: Callbacks) -> None:
-        command = Command(spec.name, spec.argv, spec.cwd, spec.environment())
-        self._mask = Mask(spec.secrets_of(command.environ))
         ears = process.Callbacks(self._on_stdout, self._on_stderr, self._end)
-        self._process = process.Process(command, ears, self._mask)
+        self._process, self._mask = link_of(spec, ears)
         self.name = spec.name
-        self.initialize_result = b""
-        """The `result` of `initialize` as the server wrote it."""
-        self.protocol_version = ""
-        self.noise = 0
-        """Lines on stdout that were no messages."""
+        self.greeting = Greeting(b"{}", "", "legacy")
+        """What the server said when the conversation was opened."""
         self.closed = anyio.Event()
         """Set when nothing more can come: the process ended, or closed its stdout."""
         self._callbacks = callbacks
-        self._limit_bytes = spec.policy.max_message_bytes
-        self._framer = wire.Framer(self._limit_bytes)
+        self._pending = Pending(self._overdue)
+        self._incoming = Incoming(
+            spec.name,
+            spec.policy.max_message_bytes,
+            Ears(self._route, self._pending.fail, self._noise),
+        )
         self._loop = asyncio.get_running_loop()
         self.last_heard_s = self._loop.time()
         """When its last byte arrived, on stdout or stderr; the event loop's clock."""
         self._abandoned: str | None = None
-        self._pending = Pending()
 
     @property
     def pid(self) -> int:
-        """The server's process, and the id of its group."""
+        """The server's process, and the id of its group; 0 for a remote one."""
         return self._process.pid
 
     @property
@@ -98,6 +88,11 @@ class Connection:
     def stderr_tail(self) -> list[str]:
         """The last lines the server wrote to stderr, oldest first."""
         return self._process.stderr_tail
+
+    @property
+    def noise(self) -> int:
+        """Lines on stdout that were no messages."""
+        return self._incoming.noise
 
     @property
     def strays(self) -> int:
@@ -114,6 +109,8 @@ class Connection:
         """What became of it, as the words that follow its name."""
         if self._abandoned is not None:
             return self._abandoned
+        if self._process.failure is not None:
+            return self._process.failure.message.removeprefix(f"`{self.name}` ")
         status = self.exit_status
         if status is not None:
             return f"ended with {status}" if status.signal is None else f"was {status}"
@@ -124,6 +121,9 @@ class Connection:
         status = self.exit_status
         permanent = status is not None and status.code in PERMANENT_EXIT_CODES
         details = self._circumstances() | {"phase": phase, "permanent": permanent}
+        failure = self._process.failure
+        if failure is not None:
+            return type(failure)(failure.message, failure.hint, details | failure.details)
         # A server's own words may be among the reasons.
         return StartFailed(self._mask.text(f"`{self.name}` {reason}"), details=details)
 
@@ -134,48 +134,84 @@ class Connection:
     async def request(self, method: str, params: bytes | None, timeout_s: float) -> Message:
         """Ask a question of Octave's own and return the answer, error answers included.
 
-        `params` is raw JSON. Raises as `forward` does.
+        `params` is raw JSON, without a modern envelope. Raises as `forward` does.
         """
-        link_id = self._pending.next_id()
-        call = Call(method, timeout_s, timeout_s)
-        return await self._exchange(link_id, wire.request(link_id, method, params), call)
+        if self.greeting.era == "modern" or method == handshake.DISCOVER:
+            params = handshake.with_envelope(params)
+
+        def submit(done: Done) -> Cancel:
+            link_id = self._pending.next_id()
+            call = Call(method, timeout_s, timeout_s, done, is_awaited=True)
+            return self._submit(link_id, wire.request(link_id, method, params), call)
+
+        return await outcome_of(submit)
 
     async def forward(
         self,
         message: Message,
         changes: Mapping[wire.Path, bytes],
-        on_progress: Callable[[bytes], None] | None,
-        timeout_s: float,
-        timeout_max_s: float,
+        caller: Caller,
+        times_s: tuple[float, float],
     ) -> Message:
-        """Send a client's request and return the server's answer, error answers included.
+        """Do what `submit` does, and return the answer or raise the error.
+
+        Leaving early cancels the request at the server; an answer that comes later is dropped.
+        """
+
+        def submit(done: Done) -> Cancel:
+            call = Call(message.method or "", *times_s, done, caller, is_awaited=True)
+            cancel = self._forward(message, changes, call)
+            caller.on_submitted(cancel)
+            return cancel
+
+        return await outcome_of(submit)
+
+    def submit(
+        self,
+        message: Message,
+        changes: Mapping[wire.Path, bytes],
+        caller: Caller,
+        times_s: tuple[float, float],
+        done: Done,
+    ) -> Cancel:
+        """Send a client's request; `done` gets the server's answer, error answers included.
 
         Its line goes out as it came, but for `changes` (see `wire.splice`), the id and the
         progress token; the answer still carries the id of this link. Each progress message starts
-        `timeout_s` anew, up to `timeout_max_s` in all, and is handed to `on_progress` as a line
-        with the client's own token. Leaving early, by time-out or cancellation, cancels the
-        request at the server; an answer that comes later is dropped.
+        the first of `times_s` anew, up to the second in all, and is handed to `caller` as a line
+        with the client's own token. What is returned takes the request back: `done` then gets
+        nothing, and the server is told.
 
-        Raises:
-            ServerBusy: the queue to the server is full; nothing was sent.
+        `done` may also get:
             ServerDied: the process ended or closed its stdout; `details` hold exitCode, signal,
                 stderrTail, and ``sent``: the request may have reached it.
             CallTimedOut: no answer in time.
             OctaveError: the answer is too large, or no JSON.
+
+        Raises:
+            ServerBusy: the queue to the server is full; nothing was sent.
+            ServerDied: it is gone already.
         """
+        call = Call(message.method or "", *times_s, done, caller)
+        return self._forward(message, changes, call)
+
+    def _forward(self, message: Message, changes: Mapping[wire.Path, bytes], call: Call) -> Cancel:
         link_id = self._pending.next_id()
-        call = Call(message.method or "", timeout_s, timeout_max_s)
         edits = {**changes, ("id",): link_id}
         token = _progress_token(message)
         if token is not None:
             edits["params", "_meta", "progressToken"] = link_id
-            call.token, call.on_progress = token, on_progress
-        return await self._exchange(link_id, wire.splice(message.line, edits), call)
+            call.token = token
+        return self._submit(link_id, wire.splice(message.line, edits), call)
 
     def send(self, line: bytes) -> None:
         """Send an answer or notification; dropped when the queue is full or the server gone."""
         with contextlib.suppress(ServerBusy, BrokenPipeError):
             self._process.write(line)
+
+    def be_patient(self, *, is_so: bool) -> None:
+        """Let calls take their whole time while the server waits for its client."""
+        self._pending.be_patient(is_so=is_so)
 
     def abandon(self, reason: str) -> None:
         """Expect nothing more of a process that lives; `reason` is what `how_it_ended` then says.
@@ -189,36 +225,45 @@ class Connection:
 
     # Asking.
 
-    async def _exchange(self, link_id: bytes, line: bytes, call: Call) -> Message:
-        self._write(line, call)
-        try:
-            with self._pending.waiting(link_id, call):
-                return await call.answer
-        finally:
-            if not call.answer.done() or call.answer.cancelled():
-                self._cancel(link_id, call)
-            else:
-                call.answer.exception()  # seen, also when a cancellation overtakes it
-        raise CallTimedOut(
-            f"`{self.name}` did not answer `{call.method}` in time",
-            hint="raise `call_timeout` in the [runtime] table of octave.toml, if it needs longer",
-            details={"method": call.method, "timeoutSeconds": call.timeout_s},
-        )
-
-    def _write(self, line: bytes, call: Call) -> None:
+    def _submit(self, link_id: bytes, line: bytes, call: Call) -> Cancel:
         if self.closed.is_set():
             raise self._death(call)
+        # Before it is written: what the operating system refuses may end everything at once.
+        self._pending.add(link_id, call)
         try:
             call.ticket = self._process.write(line)
         except BrokenPipeError:
             # It is dying, or lives and cannot be talked to any more: `_end` will say which.
             self._process.end_soon()
+        except ServerBusy:
+            self._pending.take_back(link_id)
+            raise
+        return partial(self._cancel, link_id)
 
-    def _cancel(self, link_id: bytes, call: Call) -> None:
-        if self.closed.is_set() or self._process.withdraw(call.ticket):
-            return
+    def _cancel(self, link_id: bytes) -> Call | None:
+        call = self._pending.take_back(link_id)
+        if call is None or self.closed.is_set() or self._process.withdraw(call.ticket):
+            return call
         if call.method != handshake.METHOD:  # the one request that must not be cancelled
-            self.send(wire.notification(_CANCELLED, b'{"requestId":%b}' % link_id))
+            message = call.caller.cancellation()
+            if message is None:
+                self.send(wire.notification(_CANCELLED, b'{"requestId":%b}' % link_id))
+            else:
+                self.send(wire.splice(message.line, {("params", "requestId"): link_id}))
+        return call
+
+    def _overdue(self, link_id: bytes) -> None:
+        call = self._cancel(link_id)
+        if call is None:
+            return
+        call.done(
+            CallTimedOut(
+                f"`{self.name}` did not answer `{call.method}` in time",
+                hint="raise `call_timeout` in the [runtime] table of octave.toml, if it needs"
+                " longer",
+                details={"method": call.method, "timeoutSeconds": call.timeout_s},
+            )
+        )
 
     # Hearing.
 
@@ -228,29 +273,18 @@ class Connection:
 
     def _on_stdout(self, data: bytes) -> None:
         self.last_heard_s = self._loop.time()
-        for line in self._framer.feed(data):
-            if isinstance(line, wire.Oversize):
-                self._too_large(line)
-                continue
-            if not wire.is_object(line):
-                self._noise(line)
-                continue
-            try:
-                message = wire.decode(line)
-            except wire.Malformed as error:
-                self._broken(line, str(error))
-                continue
-            self._route(message)
+        self._incoming.feed(data)
 
-    def _route(self, message: Message) -> None:
+    def _route(self, message: Message) -> bool:
         if message.method is None:
-            self._pending.answered(message)
-        elif message.id is not None:
+            return self._pending.answered(message)
+        if message.id is not None:
             self._asked(message)
         elif message.method == _PROGRESS:
             self._pending.progressed(message)
         else:
             self._callbacks.on_notification(message)
+        return False
 
     def _asked(self, message: Message) -> None:
         identifier = message.id or b"null"
@@ -262,38 +296,13 @@ class Connection:
             text = f"Method not found: {message.method}"
             self.send(wire.error(identifier, wire.METHOD_NOT_FOUND, text))
 
-    def _too_large(self, line: wire.Oversize) -> None:
-        self._failed(
-            line.head,
-            line.tail,
-            f"`{self.name}` sent a message of {line.size_bytes:,} bytes, too large: the limit is"
-            f" {self._limit_bytes:,}",
-            "raise `max_message` in the [runtime] table of octave.toml",
-        )
-
-    def _broken(self, line: bytes, reason: str) -> None:
-        self._failed(
-            line,
-            line,
-            f"`{self.name}` sent an answer that cannot be read: {reason}",
-            f"`octave logs {self.name}` shows the line",
-        )
-
-    def _failed(self, line: bytes, end: bytes, text: str, hint: str) -> None:
-        self._noise(line)
-        head = line[: wire.HEAD_BYTES]
-        link_id = wire.scan_id(head) or wire.id_at_end(head, end[-wire.TAIL_BYTES :])
-        error = OctaveError(text, hint)
-        error.__cause__ = Unreadable(line)
-        self._pending.fail(link_id or b"", error)
-
     def _noise(self, line: bytes) -> None:
-        self.noise += 1
-        self._callbacks.on_noise(self._mask.whole(line[:NOISE_BYTES]))
+        self._callbacks.on_noise(self._mask.whole(line))
 
     # The end.
 
     def _end(self) -> None:
+        self._incoming.end()
         self.closed.set()
         self._pending.fail_all(self._death)
 
@@ -301,7 +310,7 @@ class Connection:
         return ServerDied(
             f"`{self.name}` {self.how_it_ended} before it answered `{call.method}`",
             hint=f"`octave logs {self.name}` shows what it wrote",
-            details=self._circumstances() | {"sent": 0 < call.ticket <= self._process.written},
+            details=self._circumstances() | {"sent": self._process.has_sent(call.ticket)},
         )
 
     def _circumstances(self) -> dict[str, Any]:
@@ -314,29 +323,38 @@ class Connection:
 
     # The beginning.
 
-    async def _shake_hands(self, timeout_s: float) -> None:
+    async def _shake_hands(self, opening: Opening, timeout_s: float) -> None:
+        method = handshake.DISCOVER if opening.era == "modern" else handshake.METHOD
         try:
-            answer = await self.request(handshake.METHOD, handshake.PARAMS, timeout_s)
-            greeting = handshake.read(answer)
+            self.greeting = await self._greet(opening, timeout_s)
         except handshake.Refused as error:
             raise self.refused(str(error)) from error
         except CallTimedOut as error:
-            reason = f"did not answer `initialize` within {timeout_s:g} s"
+            reason = f"did not answer `{method}` within {timeout_s:g} s"
             raise self.refused(reason, phase="timeout") from error
         except ServerDied as error:
-            raise self.refused(f"{self.how_it_ended} before it answered `initialize`") from error
+            raise self.refused(f"{self.how_it_ended} before it answered `{method}`") from error
         except OctaveError as error:
             raise self.refused(f"did not start: {error.message}") from error
-        self.initialize_result = greeting.result
-        self.protocol_version = greeting.protocol_version
-        self.send(wire.notification(handshake.DONE))
+        if self.greeting.era == "legacy":
+            self.send(wire.notification(handshake.DONE))
+
+    async def _greet(self, opening: Opening, timeout_s: float) -> Greeting:
+        if opening.era != "modern":
+            answer = await self.request(handshake.METHOD, opening.params, timeout_s)
+            if opening.era == "legacy" or not handshake.wants_modern(answer):
+                return handshake.read(answer)
+        return handshake.read_discover(await self.request(handshake.DISCOVER, None, timeout_s))
 
 
 @contextlib.asynccontextmanager
 async def connect(
-    spec: LaunchSpec, callbacks: Callbacks, start_timeout_s: float | None = None
+    spec: LaunchSpec,
+    callbacks: Callbacks,
+    start_timeout_s: float | None = None,
+    opening: Opening = Opening(),  # noqa: B008 - frozen
 ) -> AsyncIterator[Connection]:
-    """Start the server and shake hands; leaving the scope stops it, however it is left.
+    """Start the server and open a conversation; leaving the scope stops it, however it is left.
 
     `start_timeout_s` stands in for the policy's. What is still pending then fails as if the server
     had died.
@@ -353,7 +371,7 @@ async def connect(
     async with connection._process.running():
         try:
             timeout_s = spec.policy.start_timeout_s if start_timeout_s is None else start_timeout_s
-            await connection._shake_hands(timeout_s)
+            await connection._shake_hands(opening, timeout_s)
             yield connection
         finally:
             connection._end()

@@ -1,10 +1,8 @@
-"""What happens to servers, who hears of it, and where time comes from."""
+"""What happens to servers, and where time comes from."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from octave.runtime.wire import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,8 @@ class Event:
 
     `kind` is the state it has entered, as FORMATS names them, `died`, which comes before the state
     that follows, or `warning`, which changes none. `details` hold JSON values: pid, message,
-    exitCode, signal, stderrTail.
+    exitCode, signal, stderrTail; and `instance` ("session", "modern"), where it is not about the
+    process that stands for the server.
     """
 
     at: str
@@ -29,11 +28,3 @@ class Event:
     server: str
     kind: str
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Listeners:
-    """Who hears of a server. Called in the event loop; must neither block nor raise."""
-
-    event: Callable[[Event], None]
-    notification: Callable[[str, Message], None]

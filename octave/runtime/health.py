@@ -127,7 +127,7 @@ class Checkup:
             if await self._is_stuck(connection, policy, due_s):
                 silent_s = self._clock_s() - connection.last_heard_s
                 return f"was stuck (silent for {silent_s:.0f} s, a call past its deadline)"
-            if policy.memory_limit_bytes is not None:
+            if policy.memory_limit_bytes is not None and connection.pid:
                 is_used = self._calls.ever > calls_before
                 await self._weigh(connection.pid, policy, is_used=is_used)
 

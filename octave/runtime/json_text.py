@@ -32,23 +32,28 @@ _TOKEN = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
 _DELIMITERS = b" \t\n\r,}"
 
 _COLON = re.compile(rb"[ \t\n\r]*:[ \t\n\r]*")
-_SHORT_BYTES = 16 * 1024
+SHORT_BYTES = 16 * 1024
 """Up to here searching for names beats walking from member to member; beyond, a walk skips more."""
 _NONE: Mapping[str, msgspec.Raw] = MappingProxyType({})
 
 
-def spans(text: bytes, paths: Collection[Path]) -> list[Span]:
+Members = Mapping[str, bytes | msgspec.Raw]
+"""Values by the names of an object's members; of members given twice the last."""
+
+
+def spans(text: bytes, paths: Collection[Path], known: Members | None = None) -> list[Span]:
     """Return start, end and path of every value at one of `paths`, in the order of the text.
 
-    A member given twice is there twice.
+    A member given twice is there twice. `known` saves decoding: the members of the outermost
+    object, some others may be missing.
 
     Raises:
         KeyError: nothing is at one of the paths.
     """
-    found = _unmistakable(text, paths)
+    found = _unmistakable(text, paths, known)
     if found is None:
         try:
-            found = list(_spans((text, None), 0, len(text), paths))
+            found = list(_spans((text, None), 0, len(text), paths, known=known))
         except UNDECODED:
             found = list(_spans((text, legible(text)), 0, len(text), paths))
         missing = set(paths).difference(path for _, _, path in found)
@@ -93,18 +98,18 @@ def legible(text: bytes) -> bytes:
     return text.replace(b"\\ud", b"\\u2").replace(b"\\uD", b"\\u2")
 
 
-def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
+def _unmistakable(text: bytes, paths: Iterable[Path], known: Members | None) -> list[Span] | None:
     """Find values by their quoted names alone; None unless each name occurs just once.
 
     What looks like a quoted name is one: inside of a string its quotes would be escaped. And the
     name cannot be spelled otherwise, as nothing in the text is spelled with ``\\u``.
     """
-    if len(text) > _SHORT_BYTES or b"\\u" in text:
+    if len(text) > SHORT_BYTES or b"\\u" in text:
         return None
     found: list[Span] = []
-    levels: dict[Path, Mapping[str, msgspec.Raw]] = {}
+    levels: dict[Path, Members] = {}
     try:
-        levels[()] = OBJECT.decode(text)
+        levels[()] = OBJECT.decode(text) if known is None else known
         for path in paths:
             for depth in range(1, len(path)):
                 if path[:depth] not in levels:
@@ -124,7 +129,12 @@ def _unmistakable(text: bytes, paths: Iterable[Path]) -> list[Span] | None:
 
 
 def _spans(
-    texts: tuple[bytes, bytes | None], at: int, until: int, changes: Iterable[Path], depth: int = 0
+    texts: tuple[bytes, bytes | None],
+    at: int,
+    until: int,
+    changes: Iterable[Path],
+    depth: int = 0,
+    known: Members | None = None,
 ) -> Iterator[Span]:
     """Yield start, end and path of each value to be replaced in the object at `at`, in order.
 
@@ -136,7 +146,7 @@ def _spans(
     for path in changes:
         wanted.setdefault(path[depth], []).append(path)
     try:
-        values: Mapping[str, msgspec.Raw] = OBJECT.decode(memoryview(readable)[at:until])
+        values = OBJECT.decode(memoryview(readable)[at:until]) if known is None else known
     except msgspec.ValidationError:
         return
     except UNDECODED:
@@ -156,7 +166,7 @@ def _spans(
 def members(
     text: bytes,
     at: int = 0,
-    values: Mapping[str, msgspec.Raw] = _NONE,
+    values: Members = _NONE,
     readable: bytes | None = None,
 ) -> Iterator[tuple[str, int, int]]:
     """Yield key, start and end of the value, for each member of the object at `at`, in order.

@@ -66,7 +66,7 @@ class ServerLog:
         self.noise_lines = 0
         """Lines of noise so far, kept or not."""
         self._wall_s = wall_s
-        self._partial: dict[Stream, bytearray] = {}
+        self._partial: dict[tuple[Stream, int], bytearray] = {}
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._file: int | None = None
@@ -85,21 +85,25 @@ class ServerLog:
         """Whether an old file is being packed."""
         return self._packing is not None
 
-    def feed(self, stream: Stream, chunk: bytes) -> None:
-        """Append bytes of a stream; only whole lines, or 64 KiB of one, go on to the file."""
+    def feed(self, stream: Stream, chunk: bytes, source: int = 0) -> None:
+        """Append bytes of a stream; only whole lines, or 64 KiB of one, go on to the file.
+
+        Processes that write at the same time have a `source` each, so that no line is mixed.
+        """
         *lines, rest = chunk.split(b"\n")
-        partial = self._partial.get(stream)
+        key = stream, source
+        partial = self._partial.get(key)
         if partial:
             first = lines[0] if lines else rest
             partial += first
             if lines:
                 lines[0] = bytes(partial)
-                self._partial[stream] = bytearray(rest)
+                self._partial[key] = bytearray(rest)
         elif rest:
-            self._partial[stream] = bytearray(rest)
+            self._partial[key] = bytearray(rest)
         if lines:
             self._add(stream, lines)
-        self._split_partial(stream)
+        self._split_partial(key)
 
     def noise(self, line: bytes) -> None:
         """Append a line of stdout that is no message; `NOISE_LINES` of a burst, then no more."""
@@ -116,12 +120,12 @@ class ServerLog:
         """Append a line of the runtime's own."""
         self._add("octave", [text.replace("\n", " ").encode()])
 
-    def end_lines(self) -> None:
-        """Write everything now, partial lines too: the process is gone."""
-        for stream, partial in self._partial.items():
+    def end_lines(self, source: int | None = None) -> None:
+        """Write everything now, partial lines of `source` (None: all) too: its process is gone."""
+        for key in [key for key in self._partial if source in (None, key[1])]:
+            partial = self._partial.pop(key)
             if partial:
-                self._add(stream, [bytes(partial)])
-                partial.clear()
+                self._add(key[0], [bytes(partial)])
         self.flush()
 
     def rest(self) -> None:
@@ -159,10 +163,10 @@ class ServerLog:
         self._unsaid += lost
         self._rotate_when_full()
 
-    def _split_partial(self, stream: Stream) -> None:
-        partial = self._partial.get(stream)
+    def _split_partial(self, key: tuple[Stream, int]) -> None:
+        partial = self._partial.get(key)
         while partial is not None and len(partial) >= LINE_LIMIT_BYTES:
-            self._add(stream, [bytes(partial[:LINE_LIMIT_BYTES])])
+            self._add(key[0], [bytes(partial[:LINE_LIMIT_BYTES])])
             del partial[:LINE_LIMIT_BYTES]
 
     def _add(self, stream: Stream, lines: Sequence[bytes]) -> None:

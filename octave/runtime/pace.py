@@ -17,14 +17,18 @@ PIECE_BYTES = 64 * 1024
 """Read at once, and so much waits here; a pipe holds no more."""
 PORTION_BYTES = 256
 """Handed over at once. Of the shortest lines that costs some milliseconds at worst."""
-PORTION_MAX_BYTES = 16 * 1024
+PORTION_MAX_BYTES = PIECE_BYTES
 CHEAP_S = 0.0001
 """Portions that cost less grow up to the maximum: of a long line each is but a copy."""
-TURN_S = 0.002
+TURN_S = 0.001
 """Of processor time in one turn of the loop: a call to a neighbour takes a handful of turns."""
 SHARE = 0.25
-"""Of one processor, for one peer in the long run: some 25 MB of log lines, or 10,000 messages, in a
-second. Old log files are packed faster than that."""
+"""Of one processor, for one peer in the long run: some 25 MB of log lines in a second. Old log
+files are packed faster than that."""
+WIDE_SHARE = 0.9
+"""As above, of what somebody waits for (`heed`): how much of that comes is bounded by who waits."""
+LONG_STEP_S = 0.005
+"""What a step takes beyond that counts in full: nobody else has the loop before its end."""
 BURST_S = 0.01
 """Of processor time, before the share counts: what a usual exchange costs is never held up."""
 
@@ -60,18 +64,23 @@ class Pace:
         self._pause = pause
         self._resume = resume
         self._loop = asyncio.get_running_loop()
-        self._rest = memoryview(b"")
+        self._rest: bytes | memoryview = b""
         self._portion_bytes = PORTION_BYTES
         self._settled_at_s = 0.0
         """When what it has cost so far will have been its share, by the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
+        self._is_heeded = False
         self._is_hurried = False
         self._is_over = False
 
     def take(self, data: bytes) -> None:
         """Hand `data` over, now and in the next turns; to be called when nothing waits."""
-        self._rest = memoryview(data)
+        self._rest = data
         self._turn()
+
+    def heed(self) -> None:
+        """Say, while the bytes are taken, that somebody waits for what they are."""
+        self._is_heeded = True
 
     def hurry(self) -> None:
         """Wait no more between turns: what is still to come is little."""
@@ -82,13 +91,13 @@ class Pace:
 
     def flush(self) -> None:
         """Hand over what waits at once."""
-        rest, self._rest = self._rest, memoryview(b"")
+        rest, self._rest = self._rest, b""
         if rest:
             self._received(bytes(rest))
 
     def end(self) -> None:
         """Forget what waits, and neither pause nor resume any more."""
-        self._rest = memoryview(b"")
+        self._rest = b""
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
@@ -97,24 +106,40 @@ class Pace:
         self._timer = None
         # Of the processor: what else a busy machine does meanwhile is not the peer's fault.
         began_s = now_s = time.thread_time()
+        charge_s = 0.0
         try:
             while self._rest and now_s - began_s < TURN_S:
                 before_s = now_s
-                portion = self._rest[: self._portion_bytes]
-                self._rest = self._rest[self._portion_bytes :]
-                self._received(bytes(portion))
+                self._is_heeded = False
+                self._received(self._portion())
                 now_s = time.thread_time()
-                is_cheap = now_s - before_s < CHEAP_S
+                cost_s = now_s - before_s
+                charge_s += self._charge_s(cost_s)
                 larger = min(2 * self._portion_bytes, PORTION_MAX_BYTES)
-                self._portion_bytes = larger if is_cheap else PORTION_BYTES
+                self._portion_bytes = larger if cost_s < CHEAP_S else PORTION_BYTES
         finally:
-            self._wait(now_s - began_s)
+            self._wait(charge_s)
 
-    def _wait(self, cost_s: float) -> None:
+    def _charge_s(self, cost_s: float) -> float:
+        """Return for how long a peer has had its share with that."""
+        if not self._is_heeded:
+            return cost_s / SHARE
+        return cost_s / WIDE_SHARE + max(cost_s - LONG_STEP_S, 0.0) / SHARE
+
+    def _portion(self) -> bytes:
+        rest, size_bytes = self._rest, self._portion_bytes
+        if len(rest) <= size_bytes:
+            self._rest = b""
+            return bytes(rest)
+        view = memoryview(rest)
+        self._rest = view[size_bytes:]
+        return bytes(view[:size_bytes])
+
+    def _wait(self, charge_s: float) -> None:
         if self._is_over:
             return
         now_s = self._loop.time()
-        self._settled_at_s = max(self._settled_at_s, now_s) + cost_s / SHARE
+        self._settled_at_s = max(self._settled_at_s, now_s) + charge_s
         wait_s = self._settled_at_s - now_s - BURST_S / SHARE
         if self._is_hurried:
             wait_s = 0.0
@@ -141,6 +166,7 @@ class PipeReader:
         self._loop = asyncio.get_running_loop()
         self._is_reading = False
         self._pace = Pace(received, self._pause, self._resume)
+        self.heed = self._pace.heed
         self.hurry = self._pace.hurry
         self.flush = self._pace.flush
         os.set_blocking(pipe.fileno(), False)

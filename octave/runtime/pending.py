@@ -1,21 +1,29 @@
 """The requests of one link that wait for an answer: their ids, deadlines and progress.
 
-Each ends once, with the server's answer or an error. What answers none of them is counted.
+Each ends once, with the server's answer or an error, in the very moment that it is read: whoever
+asked hears it before whatever the server says next. What answers none of them is counted.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
-import anyio
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from octave.errors import OctaveError
 from octave.runtime import wire
+from octave.runtime.questions import Caller
 from octave.runtime.wire import Message
 
+FAR_S = 3600.0
+"""Further ahead nothing is planned; it is looked again then."""
 
-@dataclass(slots=True)
+Outcome = Message | OctaveError
+Done = Callable[[Outcome], None]
+"""Takes what became of a call, once; must neither block nor raise."""
+Cancel = Callable[[], object]
+"""Takes a call back; nothing happens when it has ended."""
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One request. Times are of the event loop's clock."""
 
@@ -23,28 +31,36 @@ class Call:
     timeout_s: float
     """Without progress."""
     timeout_max_s: float
-    on_progress: Callable[[bytes], None] | None = None
+    done: Done
+    """Not called when it is taken back."""
+    caller: Caller = Caller()  # noqa: RUF009 - frozen
     token: bytes | None = None
     """The client's progress token, raw; towards the server the link id stands in for it."""
     ticket: int = 0
     """Of its line, as `Process.write` gives it; 0: it was not taken."""
-    answer: asyncio.Future[Message] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    scope: anyio.CancelScope | None = None
+    is_awaited: bool = False
+    """Who hears of the answer is a task, which runs a little later."""
+    deadline_s: float = 0.0
     ends_at_s: float = 0.0
     """The latest the deadline can move to."""
 
 
 class Pending:
-    """The open requests of one link."""
+    """The open requests of one link.
 
-    def __init__(self) -> None:
+    Args:
+        overdue: called with the id of each that ran out of time; it must take it back.
+    """
+
+    def __init__(self, overdue: Callable[[bytes], None]) -> None:
         self.strays = 0
         """Answers and progress nobody asked for."""
+        self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._calls: dict[bytes, Call] = {}
         self._last_id = 0
+        self._is_patient = False
+        self._look: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -54,52 +70,111 @@ class Pending:
         self._last_id += 1
         return b"%d" % self._last_id
 
-    @contextmanager
-    def waiting(self, link_id: bytes, call: Call) -> Iterator[None]:
-        """Expect an answer to `call` until its time is up; the block is then left early."""
-        call.ends_at_s = self._loop.time() + max(call.timeout_s, call.timeout_max_s)
+    def add(self, link_id: bytes, call: Call) -> None:
+        """Expect an answer to `call` until its time is up."""
+        now_s = self._loop.time()
+        call.ends_at_s = now_s + max(call.timeout_s, call.timeout_max_s)
+        call.deadline_s = call.ends_at_s if self._is_patient else now_s + call.timeout_s
         self._calls[link_id] = call
-        try:
-            with anyio.move_on_after(call.timeout_s) as call.scope:
-                yield
-        finally:
-            del self._calls[link_id]
+        # One timer for all: most calls end long before it.
+        if self._look is None or call.deadline_s < self._look.when():
+            self._look_at(call.deadline_s)
 
-    def answered(self, message: Message) -> None:
-        """Take an answer of the server."""
-        call = self._calls.get(message.id or b"")
-        if call is not None and not call.answer.done():
-            call.answer.set_result(message)
-        elif not self._was_ours(message.id):
+    def take_back(self, link_id: bytes) -> Call | None:
+        """Expect no answer to that call any more; None when it has ended."""
+        return self._calls.pop(link_id, None)
+
+    def answered(self, message: Message) -> bool:
+        """Take an answer of the server; whether a task is to hear of it before anything else."""
+        call = self._calls.pop(message.id or b"", None)
+        if call is not None:
+            call.done(message)
+            return call.is_awaited
+        if not self._was_ours(message.id):
             self.strays += 1
+        return False
 
     def progressed(self, message: Message) -> None:
         """Take a progress notification of the server: the time of its call starts anew."""
         token = wire.member(message.params or b"{}", "progressToken")
         call = self._calls.get(token or b"")
-        if call is None or call.token is None or call.answer.done():
+        if call is None or call.token is None:
             if not self._was_ours(token):
                 self.strays += 1
             return
-        if call.scope is not None:
-            call.scope.deadline = min(self._loop.time() + call.timeout_s, call.ends_at_s)
-        if call.on_progress is not None:
-            call.on_progress(wire.splice(message.line, {("params", "progressToken"): call.token}))
+        self._start_anew(call)
+        line = wire.splice(message.line, {("params", "progressToken"): call.token})
+        call.caller.on_message(line)
+
+    def be_patient(self, *, is_so: bool) -> None:
+        """Let no call run out of time without progress while the server waits for its client.
+
+        Afterwards the time of each starts anew.
+        """
+        self._is_patient = is_so
+        for call in self._calls.values():
+            self._start_anew(call)
+        if self._calls:
+            self._look_at(min(call.deadline_s for call in self._calls.values()))
 
     def fail(self, link_id: bytes, error: OctaveError) -> None:
         """End the call of that id, if it is open."""
-        call = self._calls.get(link_id)
-        if call is not None and not call.answer.done():
-            call.answer.set_exception(error)
+        call = self._calls.pop(link_id, None)
+        if call is not None:
+            call.done(error)
 
     def fail_all(self, error_of: Callable[[Call], OctaveError]) -> None:
-        """End every call with the error made for it."""
-        for call in self._calls.values():
-            if not call.answer.done():
-                call.answer.set_exception(error_of(call))
+        """End every call with the error made for it, and look at no time any more."""
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.done(error_of(call))
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _start_anew(self, call: Call) -> None:
+        restarted_s = self._loop.time() + call.timeout_s
+        call.deadline_s = call.ends_at_s if self._is_patient else min(restarted_s, call.ends_at_s)
+
+    def _look_at(self, when_s: float) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        # An infinite time is none that the loop could wait for.
+        self._look = self._loop.call_at(min(when_s, self._loop.time() + FAR_S), self._check)
+
+    def _check(self) -> None:
+        self._look = None
+        now_s = self._loop.time()
+        for link_id in [key for key, call in self._calls.items() if call.deadline_s <= now_s]:
+            self._overdue(link_id)
+        if self._calls:
+            self._look_at(min(call.deadline_s for call in self._calls.values()))
 
     def _was_ours(self, answer_id: bytes | None) -> bool:
         """The answer to a request that was cancelled: late, and no fault of the server's."""
         longest = len(str(self._last_id))
         is_number = answer_id is not None and answer_id.isdigit() and len(answer_id) <= longest
         return is_number and 0 < int(answer_id or b"0") <= self._last_id
+
+
+async def outcome_of(submit: Callable[[Done], Cancel]) -> Message:
+    """Return the answer that a call gets; leaving early takes it back.
+
+    Raises:
+        OctaveError: what it ended with.
+    """
+    found: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def done(outcome: Outcome) -> None:
+        if not found.done():
+            found.set_result(outcome)
+
+    cancel = submit(done)
+    try:
+        outcome = await found
+    except asyncio.CancelledError:
+        cancel()
+        raise
+    if isinstance(outcome, OctaveError):
+        raise outcome
+    return outcome

@@ -5,6 +5,7 @@ The second is what an installation learns from before it counts as one, and what
 
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -12,8 +13,10 @@ import anyio
 from octave.errors import CallTimedOut, OctaveError, ServerDied
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import LISTS, Offered
-from octave.runtime import wire, worker
-from octave.runtime.connection import Callbacks, Connection, Unreadable, connect
+from octave.runtime import handshake, wire, worker
+from octave.runtime.connection import Callbacks, Connection, connect
+from octave.runtime.handshake import Greeting
+from octave.runtime.incoming import Unreadable
 from octave.runtime.nesting import is_deeper, pruned
 from octave.runtime.wire import Message
 
@@ -35,6 +38,8 @@ RESCUE_BYTES = 4 * 1024 * 1024
 """A page that no parser takes is cut to `LEVELS` in Python, which takes a second for this much."""
 REASON_BYTES = 1000
 """So much of the reason for a refusal is told."""
+ERA_TIMEOUT_S = 2.0
+"""Some servers say nothing to a method they do not know."""
 PROBE_TIMEOUT_S = 120.0
 """A first start compiles and fills caches; later ones are quicker."""
 
@@ -51,9 +56,9 @@ Request = Callable[[str, bytes | None], Awaitable[Message]]
 
 
 async def read_lists(
-    initialize: bytes, request: Request, masked: Callable[[str], str] = str
+    greeting: Greeting, request: Request, masked: Callable[[str], str] = str
 ) -> Offered:
-    """Fetch every page of every list that the `initialize` result has a capability for.
+    """Fetch every page of every list that the server announced a capability for.
 
     A list ends at its last page, at a cursor seen before, or at one of the bounds above; the
     warnings of what is returned say so. One that is refused counts as empty, unless it is the
@@ -62,17 +67,37 @@ async def read_lists(
     Raises:
         OctaveError: the tools are refused, or what `request` raises.
     """
-    capabilities = wire.member(initialize, "capabilities") or b"{}"
+    capabilities = wire.member(greeting.result, "capabilities") or b"{}"
     reading = _Reading(request, masked)
     lists: dict[str, tuple[bytes, ...]] = {}
     for kind in LISTS:
         if wire.member(capabilities, CAPABILITIES[kind]) not in (None, b"null"):
             lists[kind] = tuple(await reading.items(kind))
-    return Offered(initialize, lists, tuple(reading.warnings))
+    if greeting.era == "modern":
+        initialize = handshake.as_initialize(greeting.result)
+        return Offered(initialize, lists, tuple(reading.warnings), greeting.result)
+    return Offered(greeting.result, lists, tuple(reading.warnings))
+
+
+async def with_eras(connection: Connection, offered: Offered) -> Offered:
+    """Return `offered` with the eras that the server speaks, which takes `ERA_TIMEOUT_S` at most.
+
+    Asked after the handshake and the lists, as some servers end at a method they do not know: only
+    where that harms nobody.
+    """
+    if connection.greeting.era == "modern":
+        return replace(offered, eras=("modern",))
+    try:
+        answer = await connection.request(handshake.DISCOVER, None, ERA_TIMEOUT_S)
+    except OctaveError:
+        return replace(offered, eras=("legacy",))
+    if not handshake.speaks_modern(answer):
+        return replace(offered, eras=("legacy",))
+    return replace(offered, eras=("legacy", "modern"), discover=answer.result)
 
 
 async def ask(connection: Connection, timeout_s: float) -> Offered:
-    """Do `read_lists` over a connection, in `timeout_s` in all.
+    """Do `read_lists` over a connection, in `timeout_s` in all, then `with_eras`.
 
     Raises:
         StartFailed: it ended, was too slow, or does not list its tools; `details` as `connect`
@@ -84,7 +109,7 @@ async def ask(connection: Connection, timeout_s: float) -> Offered:
 
     try:
         with anyio.fail_after(timeout_s):
-            return await read_lists(connection.initialize_result, request)
+            offered = await read_lists(connection.greeting, request)
     except (TimeoutError, CallTimedOut) as error:
         reason = f"did not list what it offers within {timeout_s:g} s"
         raise connection.refused(reason, phase="timeout") from error
@@ -93,6 +118,7 @@ async def ask(connection: Connection, timeout_s: float) -> Offered:
         raise connection.refused(reason, phase="tools/list") from error
     except OctaveError as error:
         raise connection.refused(error.message, phase="tools/list") from error
+    return await with_eras(connection, offered)
 
 
 def probe(spec: LaunchSpec, timeout_s: float = PROBE_TIMEOUT_S) -> Offered:

@@ -21,10 +21,11 @@ from subprocess import Popen  # noqa: TID251 - handed over by `command.start`
 import anyio
 
 from octave.background import PROCESS_MARK
-from octave.errors import ServerBusy
+from octave.errors import ServerBusy, StartFailed
 from octave.runtime import guardian, marker, worker
 from octave.runtime.command import Command, start
 from octave.runtime.masking import Mask
+from octave.runtime.outbox import Outbox, widen
 from octave.runtime.pace import PipeReader
 
 QUEUE_MESSAGES = 256
@@ -100,20 +101,16 @@ class Process:
         """Also the id of its process group; 0 before it runs."""
         self.exit_status: ExitStatus | None = None
         self.stdout_closed = False
-        self.written = 0
-        """Tickets up to this one have at least begun to leave."""
         self.is_given_up = False
         """Whoever owns it expects nothing more: it is not asked to leave by itself."""
+        self.failure: StartFailed | None = None
+        """Of a process its `exit_status` tells."""
         self._mark = f"{PROCESS_MARK}={mark}".encode()
         self._callbacks = callbacks
         self._loop = asyncio.get_running_loop()
         self._tail = Tail()
         self._masked = (mask or Mask()).stream()
-        self._tickets = 0
-        self._queue: deque[tuple[int, bytes]] = deque()
-        self._queued_bytes = 0
-        self._writable = True
-        self._stdin: asyncio.WriteTransport | None = None
+        self._outbox: Outbox | None = None
         self._readers: list[PipeReader] = []
         self._open = {"stdout", "stderr", "process"}
         self._ending: asyncio.TimerHandle | None = None
@@ -134,7 +131,7 @@ class Process:
             watch.callback(self._close_pipes, popen)
             try:
                 _watch_exit(self, popen, watch)
-                await self._open_pipes(popen)
+                self._open_pipes(popen)
                 yield
             finally:
                 await self.stop()
@@ -154,29 +151,35 @@ class Process:
             ServerBusy: `QUEUE_MESSAGES` or `QUEUE_BYTES` wait already.
             BrokenPipeError: its stdin is closed, the line was not sent.
         """
-        if self._stdin is None or self._stdin.is_closing():
+        outbox = self._outbox
+        if outbox is None or outbox.is_closed:
             raise BrokenPipeError(errno.EPIPE, "stdin is closed")
-        waiting = len(self._queue)
-        too_much = self._queued_bytes + len(line) > QUEUE_BYTES
+        waiting = outbox.waiting
+        too_much = outbox.waiting_bytes + len(line) > QUEUE_BYTES
         if waiting and (waiting >= QUEUE_MESSAGES or too_much):
             raise ServerBusy(
                 f"`{self.command.name}` does not keep up: {waiting} messages wait already",
                 hint=f"`octave restart {self.command.name}`, if it is stuck",
             )
-        self._tickets += 1
-        self._queue.append((self._tickets, line))
-        self._queued_bytes += len(line)
-        self._send()
-        return self._tickets
+        return outbox.put(line)
+
+    @property
+    def written(self) -> int:
+        """Tickets up to this one have at least begun to leave."""
+        return 0 if self._outbox is None else self._outbox.written
+
+    def has_sent(self, ticket: int) -> bool:
+        """Whether the line may have reached the process."""
+        return 0 < ticket <= self.written
 
     def withdraw(self, ticket: int) -> bool:
         """Take a line back; False when it has begun to leave already."""
-        for waiting in self._queue:
-            if waiting[0] == ticket:
-                self._queue.remove(waiting)
-                self._queued_bytes -= len(waiting[1])
-                return True
-        return False
+        return self._outbox is not None and self._outbox.withdraw(ticket)
+
+    def heed(self) -> None:
+        """Say, within `on_stdout`, that somebody waits for these bytes: see `Pace.heed`."""
+        if self._readers:
+            self._readers[0].heed()
 
     def end_soon(self) -> None:
         """Report the end after `DRAIN_S` at the latest, as nothing more is expected of it."""
@@ -248,38 +251,19 @@ class Process:
             self._ended = True
             self._callbacks.on_end()
 
-    # Writing.
-
-    def _send(self) -> None:
-        while self._queue and self._writable and self._stdin is not None:
-            ticket, line = self._queue.popleft()
-            self._queued_bytes -= len(line)
-            self._stdin.write(line + b"\n")
-            if self._stdin.is_closing():
-                # Nobody reads, which shows here first. Nothing was buffered: nothing of it left.
-                self.end_soon()
-                return
-            self.written = ticket
-
-    def _writing_resumed(self) -> None:
-        self._writable = True
-        self._send()
-
-    def _writing_paused(self) -> None:
-        self._writable = False
-
     def _stdin_lost(self) -> None:
         # Lines that wait will never be read. If none does, an answer may still come.
-        if self._queue or not self._writable:
+        if self._outbox is not None and (self._outbox.waiting or self._outbox.is_blocked):
             self.end_soon()
 
     # Beginning and end.
 
-    async def _open_pipes(self, popen: Popen[bytes]) -> None:
+    def _open_pipes(self, popen: Popen[bytes]) -> None:
         stdin, stdout, stderr = popen.stdin, popen.stdout, popen.stderr
-        self._stdin, _ = await self._loop.connect_write_pipe(lambda: _Writing(self), stdin)
-        # Any wait in the transport's buffer pauses us: what waits is counted in one place.
-        self._stdin.set_write_buffer_limits(high=0)
+        assert stdin is not None
+        assert stdout is not None
+        widen(stdout.fileno())
+        self._outbox = Outbox(stdin, self._stdin_lost)
         for part, pipe, received in (
             ("stdout", stdout, self._stdout_received),
             ("stderr", stderr, self._stderr_received),
@@ -289,11 +273,8 @@ class Process:
             self._readers.append(PipeReader(pipe, received, ended))
 
     def _close_stdin(self) -> None:
-        # abort: a plain close would wait until a stuck server has read what is buffered.
-        if self._stdin is not None and not self._stdin.is_closing():
-            self._stdin.abort()
-        self._queue.clear()
-        self._queued_bytes = 0
+        if self._outbox is not None:
+            self._outbox.close()
 
     def _close_pipes(self, popen: Popen[bytes]) -> None:
         self._ended = True
@@ -325,20 +306,6 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-
-
-class _Writing(asyncio.Protocol):
-    def __init__(self, process: Process) -> None:
-        self._process = process
-
-    def pause_writing(self) -> None:
-        self._process._writing_paused()
-
-    def resume_writing(self) -> None:
-        self._process._writing_resumed()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._process._stdin_lost()
 
 
 def _watch_exit(process: Process, popen: Popen[bytes], watch: contextlib.ExitStack) -> None:

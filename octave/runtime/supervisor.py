@@ -28,10 +28,11 @@ from octave.errors import OctaveError, ServerNotFound, did_you_mean
 from octave.packages.launch import LaunchSpec
 from octave.runtime import worker
 from octave.runtime.availability import BEAT_S, Availability, Awake
-from octave.runtime.events import Clock, Event, Listeners
+from octave.runtime.events import Clock, Event
 from octave.runtime.logs import ServerLog
 from octave.runtime.metrics import tree_memory_bytes
 from octave.runtime.server import Server
+from octave.runtime.subject import Listeners, Speaker
 from octave.runtime.wire import Message
 
 STARTS_AT_ONCE = 8
@@ -54,8 +55,7 @@ class Supervisor:
         on_choice: called with all names that a person wants stopped, whenever that changes.
         clock: monotonic and wall clock.
 
-    `on_event` and `on_notification` may be set before `run`; they are called in the event loop
-    and must neither block nor raise.
+    `on_event`, `on_notification` and `on_asked` (see `Listeners`) may be set before `run`.
     """
 
     def __init__(
@@ -69,7 +69,8 @@ class Supervisor:
     ) -> None:
         self.servers: dict[str, Server] = {}
         self.on_event: Callable[[Event], None] = lambda _: None
-        self.on_notification: Callable[[str, Message], None] = lambda _, __: None
+        self.on_notification: Callable[[Speaker, Message], None] = lambda _, __: None
+        self.on_asked: Callable[[str], None] = lambda _: None
         self._log_of = log_of
         self._stopped = set(stopped)
         self._on_choice = on_choice
@@ -147,13 +148,14 @@ class Supervisor:
         """
         wanted = list(self.servers) if names is None else list(names)
         servers = [self.servers[name] for name in wanted if name in self.servers]
-        pids = [server.pid for server in servers if server.pid is not None]
+        pids = [pid for server in servers for pid in server.pids]
         memory: Mapping[int, int] = {}
         if pids:
             memory = await worker.run(tree_memory_bytes, pids)
+        found = [[memory[pid] for pid in server.pids if pid in memory] for server in servers]
         return [
-            server.snapshot(memory.get(server.pid) if server.pid is not None else None)
-            for server in servers
+            server.snapshot | {"memoryBytes": sum(parts) if parts else None}
+            for server, parts in zip(servers, found, strict=True)
         ]
 
     def _add(self, spec: LaunchSpec) -> Server:
@@ -162,10 +164,11 @@ class Supervisor:
             self._log_of(spec.name),
             Listeners(
                 lambda event: self.on_event(event),
-                lambda name, message: self.on_notification(name, message),
+                lambda instance, message: self.on_notification(instance, message),
+                lambda name: self.on_asked(name),
             ),
             clock=self._clock,
-            availability=Availability(self._awake),
+            availability=lambda: Availability(self._awake),
             is_stopped=spec.name in self._stopped,
         )
         self.servers[spec.name] = server

@@ -8,7 +8,7 @@ limit per line and linear in its length. Framing: MCP 2025-11-25, transports, st
 import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -37,6 +37,9 @@ _VERSION = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
 _BEGINS_WITH_OUTCOME = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb',\s*)?"(?:result|error)"\s*:')
 # Right before the last brace is the outermost object, and in a string the quotes were escaped.
 _ID_AT_END = re.compile(rb'"id"\s*:\s*("[^"\\]*"|[-+.0-9eE]+)\s*(?:,\s*' + _VERSION + rb")?\}\s*\Z")
+
+
+_ID: Path = ("id",)
 
 
 class Malformed(ValueError):
@@ -70,6 +73,10 @@ class Framer:
 
         One trailing ``\\r`` is stripped. A line over the limit becomes one `Oversize` when it ends.
         """
+        if b"\n" not in data:
+            # Much faster than `split`, which has to look at each byte of a long line.
+            self._keep(data)
+            return []
         *complete, rest = data.split(b"\n")
         lines = [self._whole(end) for end in complete]
         self._keep(rest)
@@ -103,8 +110,7 @@ class Framer:
         return line.removesuffix(b"\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One JSON-RPC message: its line, and the members of its envelope as raw JSON text.
 
     None means absent; an id of ``null`` is ``b"null"``. `method` is the decoded name.
@@ -205,10 +211,53 @@ def splice(text: bytes, changes: Mapping[Path, bytes]) -> bytes:
     Raises:
         KeyError: nothing is at one of the paths.
     """
+    return _spliced(text, json_text.spans(text, changes), changes)
+
+
+def rewrite(message: Message, changes: Mapping[Path, bytes]) -> bytes:
+    """Return the line of `message` with other values, as `splice` does but sooner.
+
+    Its envelope is known already, so nothing is decoded again to find the id.
+
+    Raises:
+        KeyError: nothing is at one of the paths.
+    """
+    if len(changes) == 1 and _ID in changes:
+        line = _with_id(message, changes[_ID])
+        if line is not None:
+            return line
+    known: dict[str, bytes] = {}
+    if message.id is not None:
+        known["id"] = message.id
+    if message.params is not None:
+        known["params"] = message.params
+    if message.result is not None:
+        known["result"] = message.result
+    if message.error is not None:
+        known["error"] = message.error
+    return _spliced(message.line, json_text.spans(message.line, changes, known), changes)
+
+
+def _with_id(message: Message, identifier: bytes) -> bytes | None:
+    """Return its line with another id; None unless the one place for it is plain to see."""
+    line, old = message.line, message.id
+    if old is None or len(line) > json_text.SHORT_BYTES or b"\\u" in line:
+        return None
+    member = b'"id":' + old
+    at = line.find(b'"id"')
+    # As in `json_text`: the name stands somewhere, so where it stands but once it is no text.
+    if not line.startswith(member, at) or line.find(b'"id"', at + 4) != -1:
+        return None
+    return b"".join((line[: at + 5], identifier, line[at + len(member) :]))
+
+
+def _spliced(
+    text: bytes, spans: Iterable[tuple[int, int, Path]], changes: Mapping[Path, bytes]
+) -> bytes:
     view = memoryview(text)
     pieces: list[bytes | memoryview] = []
     position = 0
-    for start, end, path in json_text.spans(text, changes):
+    for start, end, path in spans:
         pieces += (view[position:start], changes[path])
         position = end
     pieces.append(view[position:])

@@ -1,4 +1,4 @@
-"""The HTTP API: the operations of `Control` as routes. Stands behind `guard.Guard`.
+"""The routes: the operations of `Control`, and MCP. All of them stand behind `guard.Guard`.
 
 Definitions and results are sent as the bytes that the server wrote. No route takes a command.
 """
@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octave import __version__
 from octave.errors import OctaveError, from_json
@@ -51,8 +52,8 @@ class _Call(msgspec.Struct, kw_only=True):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-def build(control: Control) -> Starlette:
-    """Return the application with every route of the API."""
+def build(control: Control, mcp: ASGIApp | None = None) -> Starlette:
+    """Return the application with every route; `mcp` serves those of MCP over HTTP."""
     api = _Api(control)
     routes = [
         _route("GET", "/health", api.health),
@@ -65,6 +66,9 @@ def build(control: Control) -> Starlette:
         _route("POST", "/api/servers/{name}/restart", api.restart),
         _route("POST", "/api/shutdown", api.shutdown),
     ]
+    if mcp is not None:
+        paths = ("/mcp", "/mcp/servers/{name}", "/mcp/profiles/{profile}")
+        routes += [Route(path, _Guarded(mcp)) for path in paths]
     return Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
 
 
@@ -115,9 +119,33 @@ def _route(method: str, path: str, endpoint: _Endpoint) -> Route:
             return _error(STATUS_OF.get(error.code, 500), error)
         except Exception:  # noqa: BLE001 - the edge to HTTP: one request fails, not the runtime
             _log.exception("a bug while serving `%s %s`", method, path)
-            return _error(500, OctaveError("internal error of Octave"))
+            return _internal_error()
 
     return Route(path, guarded, methods=[method])
+
+
+class _Guarded:
+    """Another application: what it raises before it has begun to answer is the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except OctaveError as error:
+            await _error(STATUS_OF.get(error.code, 500), error)(scope, receive, send)
+        except Exception:  # noqa: BLE001 - the edge to HTTP: one request fails, not the runtime
+            _log.exception("a bug while serving `%s %s`", scope["method"], scope["path"])
+            if not has_begun:
+                await _internal_error()(scope, receive, send)
 
 
 async def _unless_gone(request: Request, work: Awaitable[bytes]) -> Response:
@@ -187,6 +215,10 @@ def _error(status: int, error: OctaveError, headers: Mapping[str, str] | None = 
         "details": error.details,
     }
     return _json({"error": members}, status, headers)
+
+
+def _internal_error() -> Response:
+    return _error(500, OctaveError("internal error of Octave"))
 
 
 def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

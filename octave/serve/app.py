@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sized
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,6 +167,7 @@ class _Serving:
         runtime = Runtime(self._specs, self._describe, self._begin_stop)
         self._control = Control(self._parts.supervisor, self._parts.router, runtime)
         self._door = Door(self._open_conversation, settings.max_message_bytes)
+        self._over_http: Sized = ()
         self._stop = anyio.Event()
         self._was_used = False
         self._servers_ended = anyio.Event()
@@ -252,8 +253,9 @@ class _Serving:
     async def _serve_http(self, tasks: anyio.abc.TaskGroup, listener: socket.socket) -> None:
         # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
         http = await worker.run(importlib.import_module, "octave.serve.http")
-        hosts = self._settings.allowed_hosts
-        await tasks.start(http.serve_http, listener, self._control, self._token, hosts)
+        face = http.Face(self._parts.router, self._scope, self._settings.max_message_bytes)
+        order = (listener, self._control, face, self._token, self._settings.allowed_hosts)
+        self._over_http = await tasks.start(http.serve_http, *order)
         port = listener.getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
         self._facts |= {"port": port, "url": f"http://{host}:{port}"}
@@ -282,13 +284,12 @@ class _Serving:
         if wish is None:
             self._was_used = True
             return ControlConversation(self._control, send)
-        session = Session(self._parts.router, self._scope(wish), send)
-        self._was_used = True
-        return session
+        return Session(self._parts.router, self._scope(wish), send)
 
     def _scope(self, wish: Wish) -> Scope:
         for name in wish.servers:
             self._parts.router.server(name)
+        self._was_used = True
         if wish.profile is None:
             return Scope(wish.servers or None, single=len(wish.servers) == 1)
         profiles = manifest.load(self._order.workspace.manifest).profiles
@@ -298,7 +299,7 @@ class _Serving:
         return Scope(tuple(dict.fromkeys((*profiles[wish.profile], *wish.servers))))
 
     def _heard(self, event: Event) -> None:
-        if event.kind == "ready":
+        if event.kind == "ready" and event.details.get("instance") != "session":
             self._parts.catalogue.became_ready(event.server)
         if event.kind in ("idle", "stopped"):
             allocator.give_back()
@@ -365,8 +366,8 @@ class _Serving:
         active_s = time.monotonic()
         while time.monotonic() - active_s < self._idle_limit_s:
             await anyio.sleep(min(WATCH_S, self._idle_limit_s))
-            servers = self._parts.supervisor.servers.values()
-            if self._door.connections or any(server.state in _ACTIVE for server in servers):
+            busy = (server.state in _ACTIVE for server in self._parts.supervisor.servers.values())
+            if self._door.connections or len(self._over_http) or any(busy):
                 active_s = time.monotonic()
         self._stop.set()
 
@@ -394,6 +395,6 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 def _kill(supervisor: Supervisor) -> None:
     """End every server without asking; their tasks then end by themselves."""
     for server in supervisor.servers.values():
-        if server.pid is not None:
+        for pid in server.pids:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, signal.SIGKILL)
+                os.killpg(pid, signal.SIGKILL)

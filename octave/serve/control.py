@@ -20,6 +20,7 @@ from octave.gateway.naming import qualified
 from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec
 from octave.runtime import wire
+from octave.runtime.questions import Caller
 from octave.runtime.supervisor import Result, Supervisor
 
 OnProgress = Callable[[bytes], None]
@@ -174,7 +175,7 @@ class Control:
             if on_progress is not None and told is not None:
                 on_progress(told)
 
-        answer = await self._router.server(server).forward(message, {}, heard)
+        answer = await self._router.server(server).forward(message, {}, Caller(on_message=heard))
         result: bytes | None = answer.result
         if result is None:
             raise _refused(server, tool, answer.error or b"{}")

@@ -16,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 BODY_LIMIT_BYTES = 4 * 2**20
 """As much as the MCP SDKs take; arguments of a call are far smaller."""
 
+MESSAGES_AT = ("/mcp/servers/", "/mcp/profiles/")
+"""What is posted below is a message of MCP, as it is at `/mcp`, and may be as long as one."""
+
 LINGER_BYTES = 16 * 2**20
 LINGER_S = 5.0
 """So much of a refused body is read, so that the client hears why; beyond, the link is cut."""
@@ -54,7 +57,6 @@ _TOKEN = Refusal(
     "the bearer token is missing or wrong",
     "send `Authorization: Bearer` with the content of the file `run/token`",
 )
-_BODY = Refusal(413, "body_too_large", "the body is larger than 4 MiB")
 _CONTENT_TYPE = Refusal(
     415,
     "content_type_refused",
@@ -71,10 +73,17 @@ class Guard:
         port: the one the runtime listens on; part of every allowed Host.
         token: at least 256 bit.
         allowed_hosts: further whole Host values, port included where clients send one.
+        max_message_bytes: the longest message of MCP.
     """
 
     def __init__(
-        self, app: ASGIApp, *, port: int, token: str, allowed_hosts: Iterable[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        port: int,
+        token: str,
+        allowed_hosts: Iterable[str] = (),
+        max_message_bytes: int = BODY_LIMIT_BYTES,
     ) -> None:
         hosts = [f"{name}:{port}" for name in _LOOPBACK]
         hosts.extend(name.lower() for name in allowed_hosts)
@@ -82,6 +91,7 @@ class Guard:
         self._hosts = frozenset(name.encode("latin-1", "replace") for name in hosts)
         self._origins = frozenset(b"http://" + host for host in self._hosts)
         self._token = token.encode()
+        self._max_message_bytes = max_message_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refused request; hand the others on with their body already read."""
@@ -91,22 +101,29 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        refusal = self._refuse_head(scope)
+        limit_bytes = self._limit_bytes(scope["path"])
+        refusal = self._refuse_head(scope, limit_bytes)
         body = b""
         if refusal is None:
-            read = await _read_body(receive)
+            read = await _read_body(receive, limit_bytes)
             if read is None:
                 return
             body = read
-            refusal = _refuse_body(scope, body)
+            refusal = (
+                _too_large(limit_bytes) if len(body) > limit_bytes else _refuse_type(scope, body)
+            )
         if refusal is not None:
-            if refusal is _BODY:
+            if refusal.status == 413:
                 await _discard(receive)
             await _answer(send, refusal)
             return
         await self._app(scope, _replay(body, receive), send)
 
-    def _refuse_head(self, scope: Scope) -> Refusal | None:
+    def _limit_bytes(self, path: str) -> int:
+        is_message = path == "/mcp" or path.startswith(MESSAGES_AT)
+        return self._max_message_bytes if is_message else BODY_LIMIT_BYTES
+
+    def _refuse_head(self, scope: Scope, limit_bytes: int) -> Refusal | None:
         hosts = _values(scope, b"host")
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return _HOST
@@ -117,8 +134,8 @@ class Guard:
         if not is_open and not self._is_authorized(_values(scope, b"authorization")):
             return _TOKEN
         lengths = _values(scope, b"content-length")
-        if any(not value.isdigit() or int(value) > BODY_LIMIT_BYTES for value in lengths):
-            return _BODY
+        if any(not value.isdigit() or int(value) > limit_bytes for value in lengths):
+            return _too_large(limit_bytes)
         return None
 
     def _is_authorized(self, values: Sequence[bytes]) -> bool:
@@ -133,9 +150,12 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
     return [value for key, value in scope["headers"] if key == name]
 
 
-def _refuse_body(scope: Scope, body: bytes) -> Refusal | None:
-    if len(body) > BODY_LIMIT_BYTES:
-        return _BODY
+def _too_large(limit_bytes: int) -> Refusal:
+    size = f"{limit_bytes / 2**20:g} MiB" if limit_bytes >= 2**20 else f"{limit_bytes} bytes"
+    return Refusal(413, "body_too_large", f"the body is larger than {size}")
+
+
+def _refuse_type(scope: Scope, body: bytes) -> Refusal | None:
     if scope["method"] in {"GET", "HEAD"}:
         return None
     types = _values(scope, b"content-type")
@@ -145,10 +165,10 @@ def _refuse_body(scope: Scope, body: bytes) -> Refusal | None:
     return None if media_types == [b"application/json"] else _CONTENT_TYPE
 
 
-async def _read_body(receive: Receive) -> bytes | None:
+async def _read_body(receive: Receive, limit_bytes: int) -> bytes | None:
     """Return the body, at most one piece longer than the limit; None when the client left."""
     body = bytearray()
-    while len(body) <= BODY_LIMIT_BYTES:
+    while len(body) <= limit_bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None

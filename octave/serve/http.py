@@ -6,14 +6,19 @@ left out. Importing this module is dear: `serve/app.py` does it once the unix so
 
 import logging
 import socket
+from typing import Any
 
 import anyio
 import anyio.abc
 import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from octave.serve.api import build
 from octave.serve.control import Control
 from octave.serve.guard import Guard
+from octave.serve.mcp_http import ABORT, Endpoint, Face
+from octave.serve.mcp_sessions import Conversations
 from octave.serve.socket import ACCEPTS_AT_ONCE, BACKLOG
 
 KEEP_ALIVE_S = 75
@@ -29,20 +34,44 @@ CONNECTIONS_LIMIT = 512
 async def serve_http(
     listener: socket.socket,
     control: Control,
+    face: Face,
     token: str,
     allowed_hosts: tuple[str, ...],
     *,
-    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+    task_status: anyio.abc.TaskStatus[Conversations] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the API on `listener` until cancelled, then close it."""
-    port = listener.getsockname()[1]
-    guard = Guard(build(control), port=port, token=token, allowed_hosts=allowed_hosts)
+    """Serve the API, and MCP, on `listener` until cancelled, then close it.
+
+    Whoever starts it is given the conversations, whose length tells how many clients are there.
+    """
+    endpoint = Endpoint(face)
+    guard = Guard(
+        build(control, endpoint),
+        port=listener.getsockname()[1],
+        token=token,
+        allowed_hosts=allowed_hosts,
+        max_message_bytes=face.max_message_bytes,
+    )
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(endpoint.conversations.run)
+        try:
+            await _listen(listener, guard, endpoint.conversations, task_status)
+        finally:
+            endpoint.conversations.close()
+
+
+async def _listen(
+    listener: socket.socket,
+    guard: Guard,
+    conversations: Conversations,
+    task_status: anyio.abc.TaskStatus[Conversations],
+) -> None:
     # Without a handler Python would print uvicorn's remarks about broken requests.
     logging.getLogger("uvicorn").addHandler(logging.NullHandler())
     config = uvicorn.Config(
         guard,
         interface="asgi3",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -58,11 +87,30 @@ async def serve_http(
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
+    # Accepted sockets inherit it. A response is written in two pieces, and with Nagle's algorithm
+    # the second one waits for the client's delayed acknowledgement: 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     await server.startup(sockets=[listener])
     listener.listen(BACKLOG)
-    task_status.started()
+    task_status.started(conversations)
     try:
         await anyio.sleep_forever()
     finally:
+        # Streams end now: uvicorn would wait for them.
+        conversations.close()
         with anyio.CancelScope(shield=True):
             await server.shutdown(sockets=[listener])
+
+
+class _Protocol(H11Protocol):
+    """A connection that the application can drop: one that is not read never closes by itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        served = self.app
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["extensions"] = {ABORT: self.transport.abort}
+            await served(scope, receive, send)
+
+        self.app = app

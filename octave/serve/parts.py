@@ -10,6 +10,7 @@ from octave.gateway.catalogue import Catalogue
 from octave.gateway.router import Router
 from octave.home import Workspace
 from octave.packages.launch import LaunchSpec
+from octave.runtime import allocator
 from octave.runtime.logs import ServerLog
 from octave.runtime.marker import Run
 from octave.runtime.supervisor import Supervisor
@@ -51,6 +52,7 @@ async def supervise(
 ) -> None:
     """Run the servers under the mark of `run`, until the supervisor is closed; then set `ended`."""
     try:
+        allocator.prepare()
         async with run.alive():
             await parts.supervisor.run(task_status=task_status)
     finally:

@@ -41,6 +41,9 @@ CUT_AFTER_BYTES = 32 * 2**20
 LONG_BYTES = 64 * 1024
 """A line from here on is written without another copy, at the price of a second call."""
 
+SEND_BUFFER_BYTES = 2**20
+"""As far as the system permits: a large answer then leaves at once, not piece by piece."""
+
 FINISH_S = 5.0
 """After the end of a client's input its open requests get this long."""
 
@@ -217,14 +220,20 @@ class Connection(asyncio.BufferedProtocol):
         """Why it is not read now."""
         self._conversation: Conversation | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._together: list[bytes] = []
+        """Lines that leave at the end of the turn, after the first."""
+        self._together_bytes = 0
+        self._is_due = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let in the own user only; anybody else is gone at once."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        if peer_uid(transport.get_extra_info("socket")) != os.getuid():
+        peer: socket.socket = transport.get_extra_info("socket")
+        if peer_uid(peer) != os.getuid():
             transport.abort()
             return
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._door.connections.add(self)
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self._close_after(HELLO_TIMEOUT_S)
@@ -278,19 +287,39 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._transport.is_closing():
             return
-        if len(line) < LONG_BYTES:
-            self._transport.write(line + b"\n")
-        else:
+        if len(line) >= LONG_BYTES:
+            self._flush()
             # Each copy of the longest would cost milliseconds; of a view none is made on the way.
             self._transport.write(memoryview(line))
             self._transport.write(b"\n")
+        elif not self._is_due:
+            # One that is alone does not wait, those that follow it in this turn leave together.
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._turn_ends)
+            self._transport.write(line + b"\n")
+        else:
+            self._together.append(line)
+            self._together_bytes += len(line)
+            if self._together_bytes < LONG_BYTES:
+                return
+            self._flush()
         if self._transport.get_write_buffer_size() > CUT_AFTER_BYTES:
             self._transport.abort()
             raise SessionOverflow
 
     def close(self) -> None:
         """Write what is still to be written, then close; idempotent."""
+        self._flush()
         self._transport.close()
+
+    def _turn_ends(self) -> None:
+        self._is_due = False
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._together:
+            lines, self._together, self._together_bytes = self._together, [], 0
+            self._transport.write(b"\n".join((*lines, b"")))
 
     def _close_after(self, delay_s: float) -> None:
         self._cancel_timer()
@@ -311,6 +340,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _take(self, data: bytes) -> None:
         assert self._conversation is not None
+        # It waits itself: for answers, of which it may have so many open.
+        self._pace.heed()
         for line in self._framer.feed(data):
             self._conversation.receive(line)
 

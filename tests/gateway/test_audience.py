@@ -1,17 +1,60 @@
-"""Each session hears what concerns it, once its conversation is open."""
+"""Each session hears what concerns it, and each subscription what it asked for."""
 
-from octave.gateway.audience import Audience, Member, Scope
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from octave.gateway.audience import Audience, Listen, Member, Scope, is_at_least
 from octave.runtime import wire
+from octave.runtime.handshake import Era
+from octave.runtime.questions import Caller
+from octave.runtime.subject import Role, Speaker
 
 ALL = Scope(None)
 ONLY_A = Scope(("a",), single=True)
 
 
-def heard(audience: Audience, scope: Scope) -> tuple[Member, list[bytes]]:
-    lines: list[bytes] = []
-    member = Member(scope, lines.append, listening=True)
+@dataclass(slots=True)
+class Ear:
+    lines: list[bytes] = field(default_factory=list)
+    on_change: Callable[[], None] = lambda: None
+
+    def changed(self, line: bytes) -> None:
+        self.lines.append(line)
+        self.on_change()
+
+    def heard(self, speaker: Speaker, message: wire.Message) -> None:
+        self.lines.append(message.line)
+
+    def updated(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the audience looks at of an instance."""
+
+    name: str
+    era: Era = "legacy"
+    role: Role = Role()  # noqa: RUF009 - frozen
+
+
+def speaker(name: str, era: Era = "legacy", owner: Caller | None = None) -> Speaker:
+    return Said(name, era, Role(owner=owner))
+
+
+def joined(audience: Audience, scope: Scope) -> tuple[Member, list[bytes]]:
+    ear = Ear()
+    member = Member(scope, ear, session=ear)
     audience.join(member)
-    return member, lines
+    return member, ear.lines
+
+
+def listening(
+    audience: Audience, scope: Scope, *methods: str, resources: frozenset[tuple[str, str]]
+) -> list[bytes]:
+    lines: list[bytes] = []
+    audience.listen(Listen(scope, b'"sub"', frozenset(methods), resources, lines.append))
+    return lines
 
 
 def said(method: str, params: bytes | None = None) -> wire.Message:
@@ -20,8 +63,8 @@ def said(method: str, params: bytes | None = None) -> wire.Message:
 
 def test_changed_lists_are_told_to_the_faces_that_show_the_server() -> None:
     audience = Audience()
-    _, everything = heard(audience, ALL)
-    _, single = heard(audience, ONLY_A)
+    _, everything = joined(audience, ALL)
+    _, single = joined(audience, ONLY_A)
     audience.lists_changed("b", {"tools", "resourceTemplates"})
     assert everything == [
         b'{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}',
@@ -32,68 +75,90 @@ def test_changed_lists_are_told_to_the_faces_that_show_the_server() -> None:
 
 def test_servers_that_come_or_go_are_told_to_aggregated_faces() -> None:
     audience = Audience()
-    _, everything = heard(audience, ALL)
-    _, single = heard(audience, ONLY_A)
+    _, everything = joined(audience, ALL)
+    _, single = joined(audience, ONLY_A)
     audience.servers_changed()
     assert len(everything) == 3
     assert single == []
 
 
-def test_session_that_was_not_opened_hears_nothing() -> None:
+def test_a_subscription_hears_only_what_it_asked_for_and_under_its_own_id() -> None:
     audience = Audience()
-    member, lines = heard(audience, ALL)
-    member.listening = False
+    tools, none = "notifications/tools/list_changed", frozenset[tuple[str, str]]()
+    lines = listening(audience, ALL, tools, resources=frozenset({("a", "x://1")}))
+    others = listening(audience, ONLY_A, "notifications/prompts/list_changed", resources=none)
     audience.lists_changed("a", {"tools"})
-    assert lines == []
+    tag = b'"_meta":{"io.modelcontextprotocol/subscriptionId":"theirs"},'
+    update = b'{%b"uri":"x://1","own":1.10}' % tag
+    audience.heard(speaker("a", "modern"), said("notifications/resources/updated", update))
+    audience.heard(speaker("b"), said("notifications/resources/updated", b'{"uri":"x://1"}'))
+    meta = b'"_meta":{"io.modelcontextprotocol/subscriptionId":"sub"}'
+    assert lines == [
+        b'{"jsonrpc":"2.0","method":"%b","params":{%b}}' % (tools.encode(), meta),
+        b'{"jsonrpc":"2.0","method":"notifications/resources/updated",'
+        b'"params":{%b,"uri":"x://1","own":1.10}}' % meta,
+    ]
+    assert others == []
 
 
 def test_updated_resource_is_told_to_its_subscribers_alone() -> None:
     audience = Audience()
-    subscriber, lines = heard(audience, ALL)
-    _, others = heard(audience, ONLY_A)
+    subscriber, lines = joined(audience, ALL)
+    _, others = joined(audience, ONLY_A)
     subscriber.subscriptions.add(("a", "x://1"))
-    audience.heard("a", said("notifications/resources/updated", b'{"uri":"x:\\/\\/1"}'))
-    audience.heard("b", said("notifications/resources/updated", b'{"uri":"x://1"}'))
-    audience.heard("a", said("notifications/resources/updated", b'{"uri":"x://2"}'))
+    a, b = speaker("a"), speaker("b")
+    audience.heard(a, said("notifications/resources/updated", b'{"uri":"x:\\/\\/1"}'))
+    audience.heard(b, said("notifications/resources/updated", b'{"uri":"x://1"}'))
+    audience.heard(a, said("notifications/resources/updated", b'{"uri":"x://2"}'))
     assert lines == [
         b'{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"x:\\/\\/1"}}'
     ]
     assert others == []
 
 
-def test_log_below_the_level_asked_for_stays_away_from_an_aggregated_face() -> None:
+def test_the_process_of_one_session_is_heard_by_that_one_alone() -> None:
     audience = Audience()
-    member, lines = heard(audience, ALL)
-    _, single = heard(audience, ONLY_A)
-    member.level = "warning"
-    for level in (b"info", b"warning", b"emergency", b"own"):
-        audience.heard("a", said("notifications/message", b'{"level":"%b"}' % level))
-    assert len(lines) == 3
-    assert len(single) == 4
-
-
-def test_unknown_notification_reaches_the_face_of_its_server_alone() -> None:
-    audience = Audience()
-    _, everything = heard(audience, ALL)
-    _, single = heard(audience, ONLY_A)
-    audience.heard("a", said("notifications/own", b'{"n":1.10}'))
-    audience.heard("b", said("notifications/own"))
-    assert single == [b'{"jsonrpc":"2.0","method":"notifications/own","params":{"n":1.10}}']
-    assert everything == []
+    owner, own = joined(audience, ALL)
+    _, others = joined(audience, ALL)
+    audience.heard(speaker("a", owner=Caller(owner.session)), said("notifications/own"))
+    assert own == [b'{"jsonrpc":"2.0","method":"notifications/own"}']
+    assert others == []
 
 
 def test_late_progress_reaches_nobody() -> None:
     audience = Audience()
-    _, single = heard(audience, ONLY_A)
-    audience.heard("a", said("notifications/progress", b'{"progressToken":7,"progress":1}'))
+    _, single = joined(audience, ONLY_A)
+    progress = said("notifications/progress", b'{"progressToken":7,"progress":1}')
+    audience.heard(speaker("a"), progress)
     assert single == []
 
 
 def test_session_that_leaves_while_it_is_told_does_not_stop_the_others() -> None:
     audience = Audience()
-    first = Member(ALL, lambda _line: audience.leave(first), listening=True)
+    ear = Ear(on_change=lambda: audience.leave(first))
+    first = Member(ALL, ear, session=ear)
     audience.join(first)
-    _, lines = heard(audience, ALL)
+    _, lines = joined(audience, ALL)
     audience.lists_changed("a", {"tools"})
     audience.lists_changed("a", {"tools"})
+    assert len(ear.lines) == 1
     assert len(lines) == 2
+
+
+def test_the_most_verbose_level_of_those_who_see_a_server_counts() -> None:
+    audience = Audience()
+    one, _ = joined(audience, ALL)
+    other, _ = joined(audience, ONLY_A)
+    assert audience.most_verbose("a") is None
+    one.level, other.level = "error", "debug"
+    assert audience.most_verbose("a") == "debug"
+    assert audience.most_verbose("b") == "error"
+
+
+def test_a_level_nobody_knows_is_severe_enough() -> None:
+    assert [is_at_least(level, "warning") for level in ("info", "warning", "alert", "own")] == [
+        False,
+        True,
+        True,
+        True,
+    ]

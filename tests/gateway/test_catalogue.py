@@ -9,6 +9,7 @@ from octave.errors import OctaveError, ServerNotFound
 from octave.gateway import catalogue
 from octave.packages import offered as offered_file
 from octave.packages.offered import Offered
+from octave.runtime import wire
 from octave.runtime.events import Event
 from tests.gateway.conversation import BOUND_S, SERVERS, Desk, call, desk, missing, odd, spec
 
@@ -30,7 +31,8 @@ def listen(found: Desk) -> tuple[list[tuple[str, frozenset[str]]], anyio.Event]:
 
 
 async def looks(found: Desk, name: str) -> int:
-    answer = await found.supervisor.servers[name].request("own/looks", None)
+    asked = wire.decode(wire.request(1, "own/looks"))
+    answer = await found.supervisor.servers[name].forward(asked, {})
     return int(answer.result or b"0")
 
 

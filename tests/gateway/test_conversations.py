@@ -106,7 +106,8 @@ async def test_changed_list_is_told_after_the_catalogue_has_it_and_once(two: Des
     assert b'"one__fresh"' in await caller.ask(b"3", "tools/list")
     assert b'"fresh"' in await single.ask(b"3", "tools/list")
     changes = [line for line in single.lines if b"list_changed" in line]
-    assert changes == [wire.notification("notifications/tools/list_changed")]
+    # In the server's own words.
+    assert changes == [b'{"jsonrpc":"2.0", "method":"notifications/tools/list_changed"}']
     assert not any(b"list_changed" in line for line in other.lines)
 
 

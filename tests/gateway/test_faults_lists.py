@@ -29,8 +29,17 @@ def server(script: str, *arguments: str, state: Path | None = None) -> LaunchSpe
 
 
 async def names(client: Client, identifier: bytes = b'"list"') -> list[str]:
-    answer = json.loads(await client.ask(identifier, "tools/list"))
-    return [tool["name"] for tool in answer["result"]["tools"]]
+    """All pages: the face of one server has as many as the server."""
+    found: list[str] = []
+    params: dict[str, str] = {}
+    while True:
+        answer = await client.ask(identifier, "tools/list", json.dumps(params).encode())
+        client.lines.clear()
+        result = json.loads(answer)["result"]
+        found += (tool["name"] for tool in result["tools"])
+        if "nextCursor" not in result:
+            return found
+        params = {"cursor": result["nextCursor"]}
 
 
 async def listed(found: Desk, name: str) -> list[str]:

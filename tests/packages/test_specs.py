@@ -251,3 +251,57 @@ def test_the_registry_has_the_last_word_on_what_must_not_be_shown(workspace: Wor
     assert specs["google-workspace"].secret_variables == {"GOOGLE_OAUTH_CLIENT_ID"}
     # Under another name the variable has to speak for itself.
     assert specs["other"].secret_variables == set()
+
+
+def test_a_remote_server_is_an_address_and_headers_resolved_anew(workspace: Workspace) -> None:
+    write(
+        workspace,
+        '[servers.x]\nurl = "https://mcp.example/mcp?k=1"\n'
+        'headers = { "X-Team" = "seven", "X-Pass" = { secret = "x/PASS" } }\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    endpoint = spec.endpoint
+    assert endpoint is not None
+    assert (endpoint.url, spec.problem, spec.argv) == ("https://mcp.example/mcp?k=1", None, ())
+    with pytest.raises(StartFailed, match="no such secret"):
+        endpoint.headers()
+    Secrets(workspace.home).set("x/PASS", "hush-hush")
+    assert endpoint.headers() == {"X-Team": "seven", "X-Pass": "hush-hush"}
+    assert endpoint.secret_headers == {"X-Pass"}
+    assert "hush-hush" not in repr(spec)
+    assert endpoint.tokens is not None
+
+
+def test_the_catalogue_of_a_remote_server_is_kept_by_its_address(workspace: Workspace) -> None:
+    write(workspace, '[servers.x]\nurl = "https://a.example/"\n')
+    (one,) = launch_specs(workspace, ENVIRON)
+    write(workspace, '[servers.x]\nurl = "https://a.example/"\nheaders = { A = "b" }\n')
+    (same,) = launch_specs(workspace, ENVIRON)
+    write(workspace, '[servers.x]\nurl = "https://b.example/"\n')
+    (other,) = launch_specs(workspace, ENVIRON)
+    assert one.digest == same.digest != other.digest
+    assert one.fingerprint != same.fingerprint
+
+
+def test_who_says_who_asks_is_never_logged_in(workspace: Workspace) -> None:
+    write(
+        workspace,
+        '[servers.x]\nurl = "https://a.example/"\nheaders = { authorization = "Bearer mine" }\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    assert spec.endpoint is not None
+    assert spec.endpoint.tokens is None
+    assert spec.endpoint.secret_headers == {"authorization"}
+
+
+def test_a_header_that_leads_to_no_text_is_named_without_it(workspace: Workspace) -> None:
+    Secrets(workspace.home).set("x/K", "hush\nX-Evil: 1")
+    write(
+        workspace,
+        '[servers.x]\nurl = "https://a.example/"\nheaders = { K = { secret = "x/K" } }\n',
+    )
+    (spec,) = launch_specs(workspace, ENVIRON)
+    assert spec.endpoint is not None
+    with pytest.raises(StartFailed, match="the value for the header `K`") as caught:
+        spec.endpoint.headers()
+    assert "hush" not in caught.value.message

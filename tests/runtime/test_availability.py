@@ -249,17 +249,17 @@ def test_it_adds_up_to_what_a_look_at_each_second_finds(seed: int, policy: Polic
 async def test_a_killed_server_is_down_until_its_successor_is_ready(tmp_path: Path) -> None:
     async with running(tmp_path, launch(tmp_path, "good", policy=STEADY)) as run:
         server = run["good"]
-        assert server.snapshot()["availability"] is None
+        assert server.snapshot["availability"] is None
         await run.until(lambda: server.state == "ready")
         await call(server, "echo", text="x")
         began_s = time.monotonic()
         os.kill(server.pid or 0, signal.SIGKILL)
         await run.until(lambda: run.kinds("good").count("ready") == 2)
-        known = server.snapshot()
+        known = server.snapshot
         assert 0 < known["downSeconds"] <= time.monotonic() - began_s + ROUNDING_S
         assert 0 < known["availability"] < 1
         await call(server, "echo", text="x")
-        assert server.snapshot()["downSeconds"] == known["downSeconds"]
+        assert server.snapshot["downSeconds"] == known["downSeconds"]
 
 
 async def test_a_server_that_cannot_be_started_is_not_available_at_all(tmp_path: Path) -> None:
@@ -267,4 +267,4 @@ async def test_a_server_that_cannot_be_started_is_not_available_at_all(tmp_path:
     async with running(tmp_path, broken) as run:
         with pytest.raises(CannotStart):
             await call(run["good"], "echo")
-        assert run["good"].snapshot()["availability"] == 0.0
+        assert run["good"].snapshot["availability"] == 0.0

@@ -21,12 +21,15 @@ from octave.errors import (
 from octave.packages.launch import LaunchSpec, Policy
 from octave.runtime import wire
 from octave.runtime.connection import Callbacks, Connection, connect
+from octave.runtime.handshake import Opening
+from octave.runtime.questions import Caller
 from octave.runtime.wire import Message, decode
 
 pytestmark = pytest.mark.anyio
 
 SERVERS = Path(__file__).parent.parent / "servers"
 BOUND_S = 5.0
+TIMES_S = (BOUND_S, BOUND_S)
 SOON_S = 0.25
 """How fast a call must fail once its server is dead: 0.05 s, and room for a loaded machine."""
 
@@ -67,7 +70,7 @@ def call(tool: str, arguments: Mapping[str, Any] | None = None, **meta: Any) -> 
 
 async def forward(connection: Connection, message: Message, timeout_s: float = BOUND_S) -> Message:
     with anyio.fail_after(2 * BOUND_S):
-        return await connection.forward(message, {}, None, timeout_s, timeout_s)
+        return await connection.forward(message, {}, Caller(), (timeout_s, timeout_s))
 
 
 def text_of(answer: Message) -> str:
@@ -96,8 +99,8 @@ def events(state: Path) -> list[str]:
 
 async def test_the_handshake_keeps_what_the_server_said():
     async with running(server("good")) as connection:
-        assert connection.protocol_version == "2025-11-25"
-        assert connection.initialize_result == (
+        assert connection.greeting.protocol_version == "2025-11-25"
+        assert connection.greeting.result == (
             b'{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":false}},'
             b'"serverInfo":{"name":"good","version":"0.0.0"}}'
         )
@@ -148,13 +151,30 @@ async def test_the_exit_code_of_a_missing_command_is_permanent():
     assert (await refused(spec_of("-c", "raise SystemExit(127)"))).details["permanent"] is True
 
 
-async def test_a_server_of_a_newer_protocol_is_named_as_such():
-    failed = await refused(server("good", HOSTILE_ERA="modern"))
-    assert "speaks only a newer protocol version" in failed.message
-    data = '{"supported":["2026-07-28"]}'
-    answer = '{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"no","data":%s}}' % data  # noqa: UP031
-    code = f"input(); print('''{answer}''', flush=True); input()"
-    assert '(["2026-07-28"])' in (await refused(spec_of("-c", code))).message
+async def test_a_server_of_the_modern_era_alone_is_opened_in_it():
+    async with connect(server("good", HOSTILE_ERA="modern"), Callbacks()) as connection:
+        assert connection.greeting.era == "modern"
+        assert wire.member(connection.greeting.result, "supportedVersions") is not None
+        answer = await connection.request("tools/list", None, BOUND_S)
+        assert answer.result is not None
+
+
+async def test_a_server_of_both_eras_is_opened_in_the_one_that_is_wanted():
+    wanted = Opening("modern")
+    async with connect(server("good"), Callbacks(), opening=wanted) as connection:
+        assert connection.greeting.era == "modern"
+    async with connect(server("good"), Callbacks()) as connection:
+        assert connection.greeting.era == "legacy"
+
+
+async def test_a_server_of_a_still_newer_protocol_is_named_as_such():
+    data = '{"supported":["2099-01-01"]}'
+    answers = (
+        '{"jsonrpc":"2.0","id":1,"error":{"code":-32022,"message":"no","data":%s}}' % data,  # noqa: UP031
+        '{"jsonrpc":"2.0","id":2,"result":{"supportedVersions":["2099-01-01"]}}',
+    )
+    code = "; ".join(f"input(); print('''{answer}''', flush=True)" for answer in answers)
+    assert '["2099-01-01"]' in (await refused(spec_of("-c", f"{code}; input()"))).message
 
 
 @pytest.mark.parametrize(
@@ -204,7 +224,7 @@ def show(self, msg):
     )
     async with running(spy) as connection:
         changes: dict[wire.Path, bytes] = {("params", "name"): b'"show"'}
-        answer = await connection.forward(decode(line), changes, None, BOUND_S, BOUND_S)
+        answer = await connection.forward(decode(line), changes, Caller(), TIMES_S)
     assert answer.id == b"2"
     sent = line.replace(b'"id":"one"', b'"id":2').replace(b'"shown"', b'"show"')
     assert text_of(answer) == sent.decode() + "\n"
@@ -242,7 +262,7 @@ def work(self, msg):
     heard: list[bytes] = []
     async with running(spec) as connection:
         message = call("work", progressToken="mine")
-        answer = await connection.forward(message, {}, heard.append, BOUND_S, BOUND_S)
+        answer = await connection.forward(message, {}, Caller(None, heard.append), TIMES_S)
     assert text_of(answer) == "2"
     assert heard == [
         b'{"jsonrpc":"2.0","method":"notifications/progress",'
@@ -265,13 +285,13 @@ def work(self, msg):
 async def test_progress_extends_the_deadline():
     async with running(script(PROGRESS.replace("STEPS", "6"))) as connection:
         message = call("work", progressToken=0)
-        assert text_of(await connection.forward(message, {}, None, 0.4, BOUND_S)) == "done"
+        assert text_of(await connection.forward(message, {}, Caller(), (0.4, BOUND_S))) == "done"
 
 
 async def test_progress_without_end_ends_at_the_maximum():
     async with running(script(PROGRESS.replace("STEPS", "20"))) as connection:
         with pytest.raises(CallTimedOut):
-            await connection.forward(call("work", progressToken=0), {}, None, 0.4, 0.6)
+            await connection.forward(call("work", progressToken=0), {}, Caller(), (0.4, 0.6))
         assert connection.strays == 0
         os.kill(connection.pid, signal.SIGKILL)
 

@@ -16,7 +16,8 @@ from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied
 from octave.home import Workspace
 from octave.packages.launch import Policy
 from octave.runtime import process, wire
-from octave.runtime.server import CALLS_AT_ONCE, Server
+from octave.runtime.exchange import CALLS_AT_ONCE
+from octave.runtime.server import Server
 from tests.runtime.fleet import call, launch, running
 from tests.runtime.peer import Peer, connected
 from tests.serve.running import home_workspace, manifest_text

@@ -12,8 +12,8 @@ import pytest
 
 from octave.errors import NotRunning, ServerBusy, ServerDied, StartFailed
 from octave.packages.launch import Policy
-from octave.runtime import lifecycle, process
-from octave.runtime import server as server_module
+from octave.runtime import exchange, lifecycle, process
+from octave.runtime import instance as server_module
 from octave.runtime.events import Clock
 from octave.runtime.server import Server
 from tests.runtime.fleet import Run, call, is_alive, launch, running
@@ -81,7 +81,7 @@ async def ends_in_mid_call(state: Path, tool: str, policy: Policy) -> None:
         assert await call(server, "echo", text="in step") == "in step"
         assert run.happened("exit-mid-call", "side_effect") == 1
         assert run.happened("exit-mid-call", "start") == 2
-        assert server.snapshot()["lastError"]["exitCode"] == 0
+        assert server.snapshot["lastError"]["exitCode"] == 0
 
 
 # Starts.
@@ -207,7 +207,7 @@ async def test_row_56_what_a_server_without_stdin_was_not_sent_goes_to_the_next_
         assert await call(server, "pid") != str(first)
         assert (server.figures.count, server.figures.errors) == (2, 0)
         assert run.happened("close-pipe", "call:pid") == 1
-        assert "closed its stdin" in server.snapshot()["lastError"]["message"]
+        assert "closed its stdin" in server.snapshot["lastError"]["message"]
 
 
 # Orders while calls are under way.
@@ -287,7 +287,7 @@ async def test_a_call_that_an_order_overtakes_before_it_was_sent_is_made_or_refu
 async def test_calls_are_bounded_by_size_but_one_is_always_taken(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "CALLS_BYTES", 10_000)
+    monkeypatch.setattr(exchange, "CALLS_BYTES", 10_000)
     async with (
         running(state, launch(state, "slow_start", "0.3")) as run,
         anyio.create_task_group() as tasks,

@@ -64,7 +64,7 @@ async def test_row_47_a_call_waits_until_there_is_room_for_a_process(
         shortage.left = 3
         assert await call(run["good"], "echo", text="at last") == "at last"
         assert run.kinds("good") == [*["starting", "backoff"] * 3, "starting", "ready"]
-        told = run["good"].snapshot()["lastError"]["message"]
+        told = run["good"].snapshot["lastError"]["message"]
         assert told == f"`good` could not be started: {os.strerror(number).lower()}"
         assert await call(run["other"], "echo", text="still up") == "still up"
     assert shortage.refusals == 3

@@ -14,7 +14,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from octave.errors import OctaveError
 from octave.packages.launch import Policy
 from octave.runtime import wire
-from octave.runtime.connection import NOISE_BYTES
+from octave.runtime.incoming import NOISE_BYTES
 from octave.runtime.log_reader import Entry, read
 from octave.runtime.logs import LINE_LIMIT_BYTES, NOISE_LINES, NOISE_WINDOW_S
 from octave.serve.guard import BODY_LIMIT_BYTES
@@ -62,7 +62,7 @@ async def test_row_18_banners_and_json_that_is_no_message_are_counted_and_kept_u
         for _ in range(40):
             assert await call(banner, "echo", text="x") == "x"
         # Two lines at the start that are not empty, six with each call.
-        assert banner.snapshot()["noise"] == 2 + 40 * 6
+        assert banner.snapshot["noise"] == 2 + 40 * 6
         assert without_ready(run, "banner-on-stdout") == []
     kept = entries(run, "banner-on-stdout", "out")
     assert "Banner MCP server" in kept[0].decode()
@@ -85,7 +85,7 @@ async def test_row_18_a_flood_of_it_delays_neither_the_server_s_own_calls_nor_it
             for _ in range(2):
                 await quick_echo(run)
                 assert await call(run["worst"], "echo", text="x") == "x"
-        noise = run["worst"].snapshot()["noise"]
+        noise = run["worst"].snapshot["noise"]
         assert noise == 0 if kind == "empty lines" else noise > 100
         assert without_ready(run, "worst") == []
 
@@ -95,7 +95,7 @@ async def test_row_18_of_one_line_of_noise_so_much_is_kept_as_shows_what_it_is(s
     async with running(state, launch(state, "worst", "1 MB of noise", policy=policy)) as run:
         assert await call(run["worst"], "go") == "going"
         assert await call(run["worst"], "echo", text="x") == "x"
-        assert run["worst"].snapshot()["noise"] == 1
+        assert run["worst"].snapshot["noise"] == 1
     assert [len(line) for line in entries(run, "worst", "out")] == [NOISE_BYTES]
 
 
@@ -114,7 +114,7 @@ async def test_row_19_five_megabytes_of_garbage_harm_nobody(state: Path) -> None
             while not done.is_set():
                 await quick_echo(run)
         # Each block of 64 KiB has 256 lines; a call adds one.
-        assert run["garbage"].snapshot()["noise"] >= 5 * 16 * 256
+        assert run["garbage"].snapshot["noise"] >= 5 * 16 * 256
         assert without_ready(run, "garbage") == []
     kept = entries(run, "garbage", "out")
     # Half of the noise would be a megabyte.
@@ -139,7 +139,7 @@ async def test_row_20_a_message_beyond_the_limit_fails_its_call_and_the_server_l
         assert limit == f"{2**24:,}"
         assert "max_message" in (failed.value.hint or "")
         assert run["worst"].pid == pid
-        assert run["worst"].snapshot()["noise"] == 1
+        assert run["worst"].snapshot["noise"] == 1
 
 
 # Requests of a client.
@@ -209,7 +209,7 @@ async def test_row_23_two_hundred_thousand_lines_on_stderr_are_all_kept_while_ca
             tasks.start_soon(flood)
             while not done.is_set():
                 await quick_echo(run)
-        assert run["flood-stderr"].snapshot()["dropped"] == 0
+        assert run["flood-stderr"].snapshot["dropped"] == 0
     lines = entries(run, "flood-stderr", "err")
     assert [int(line.split()[1]) for line in lines] == list(range(count))
 
@@ -250,13 +250,13 @@ async def test_row_27_while_the_disk_of_the_logs_is_full_calls_go_on_and_lost_li
             with anyio.fail_after(FLOOD_S):
                 assert await call(server, "flood", n=20_000) == "wrote 20000"
                 assert await call(server, "echo", text="y") == "y"
-            dropped = server.snapshot()["dropped"]
+            dropped = server.snapshot["dropped"]
             assert 15_000 < dropped <= 20_002
             assert without_ready(run, "flood-stderr") == []
             filler.unlink()
             assert await call(server, "flood", n=3) == "wrote 3"
             await run.supervisor.stop(["flood-stderr"])
-            assert server.snapshot()["dropped"] == dropped
+            assert server.snapshot["dropped"] == dropped
         lines = list(read(disk / "flood-stderr.log"))
     told = [entry.line for entry in lines if b"could not be written" in entry.line]
     assert told == [b"%d lines could not be written" % dropped]

@@ -22,6 +22,7 @@ from octave.runtime.health import (
     next_look_s,
 )
 from octave.runtime.process import TERMINATE_GRACE_S
+from octave.runtime.subject import Speaker
 from octave.runtime.wire import Message
 from tests.runtime.fleet import Run, call, is_alive, launch, running
 
@@ -129,7 +130,7 @@ class Notifications:
         self._arrived = anyio.Event()
         run.supervisor.on_notification = self._hear
 
-    def _hear(self, _name: str, _message: Message) -> None:
+    def _hear(self, _speaker: Speaker, _message: Message) -> None:
         self.count += 1
         self._arrived.set()
 
@@ -198,7 +199,7 @@ async def test_row_14_a_frozen_server_is_replaced_and_the_next_call_succeeds(
         assert await call(server, "echo", text="back") == "back"
         assert frozen is not None
         assert not is_alive(frozen)
-        assert "was stuck" in server.snapshot()["lastError"]["message"]
+        assert "was stuck" in server.snapshot["lastError"]["message"]
 
 
 @pytest.mark.anyio
@@ -283,7 +284,7 @@ async def test_row_57_a_leaking_server_is_replaced_between_calls_and_no_call_fai
         told = next(event for event in run.events if event.kind == "stopping")
         assert told.details["memoryBytes"] > 40_000_000
         assert "`memory_limit` is 40,000,000" in told.details["message"]
-        assert server.snapshot()["lastError"] is None
+        assert server.snapshot["lastError"] is None
 
 
 @pytest.mark.anyio
@@ -294,4 +295,4 @@ async def test_an_auto_start_server_past_its_limit_comes_back_by_itself(state: P
     async with running(state, launch(state, "leak_memory", "50", policy=policy)) as run:
         await call(run["leak-memory"], "leak")
         await run.until(lambda: run.kinds("leak-memory").count("ready") == 2)
-        assert run["leak-memory"].snapshot()["restarts"] == 0
+        assert run["leak-memory"].snapshot["restarts"] == 0

@@ -172,7 +172,7 @@ async def test_no_value_reaches_log_error_event_or_status(tmp_path: Path) -> Non
         server = run["teller"]
         with pytest.raises(StartFailed) as raised:
             await server.start()
-        told = [repr(server.snapshot()), repr(run.events), repr(raised.value.as_json())]
+        told = [repr(server.snapshot), repr(run.events), repr(raised.value.as_json())]
     log = (tmp_path / "teller.log").read_bytes()
     assert b" err *** ***\n" in log
     assert b" out Banner ***\n" in log

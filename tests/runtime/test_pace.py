@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octave.runtime.pace import BURST_S, PIECE_BYTES, PORTION_BYTES, SHARE, TURN_S, Pace, PipeReader
+from octave.runtime.pace import (
+    BURST_S,
+    LONG_STEP_S,
+    PIECE_BYTES,
+    PORTION_BYTES,
+    SHARE,
+    TURN_S,
+    Pace,
+    PipeReader,
+)
 
 pytestmark = pytest.mark.anyio
 BOUND_S = 5.0
@@ -78,6 +87,20 @@ async def test_a_peer_that_has_cost_more_than_its_share_is_left_alone_for_a_whil
     await peer.may_be_read()
     waited_s = time.monotonic() - began_s - cost_s
     assert waited_s >= BURST_S / SHARE * 0.9
+
+
+async def test_what_somebody_waits_for_is_held_up_less() -> None:
+    peer = Peer()
+
+    def receive(data: bytes) -> None:
+        burn(LONG_STEP_S / 2)
+        peer.pace.heed()
+
+    peer.pace = Pace(receive, peer.pause, peer.resume)
+    for _ in range(10):
+        # Otherwise the sixth would be held up.
+        assert not peer.is_paused
+        peer.pace.take(b"x")
 
 
 async def test_in_a_hurry_nobody_waits() -> None:

@@ -14,6 +14,7 @@ from octave.errors import (
 )
 from octave.packages.launch import Policy
 from octave.runtime import wire
+from octave.runtime.subject import Speaker
 from tests.runtime.fleet import Run, call, is_alive, launch, running
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +60,7 @@ async def test_a_stopped_server_refuses_calls_until_it_is_started(state: Path) -
         (result,) = await run.supervisor.start(["good"])
         assert (result["status"], result["pid"]) == ("ready", run["good"].pid)
         assert run.choices == [frozenset({"good"}), frozenset()]
-        assert run["good"].snapshot()["lastError"] is None
+        assert run["good"].snapshot["lastError"] is None
 
 
 async def test_a_server_stopped_earlier_stays_stopped_even_with_auto_start(state: Path) -> None:
@@ -76,7 +77,7 @@ async def test_restart_gives_a_fresh_process_that_is_ready(state: Path) -> None:
         (result,) = await run.supervisor.restart(["good"])
         assert result["status"] == "ready"
         assert str(result["pid"]) != first
-        assert run["good"].snapshot()["restarts"] == 0
+        assert run["good"].snapshot["restarts"] == 0
 
 
 async def test_an_unknown_name_is_one_result_among_others(state: Path) -> None:
@@ -100,8 +101,8 @@ async def test_notifications_name_their_server(state: Path) -> None:
         heard: list[tuple[str, str | None]] = []
         arrived = anyio.Event()
 
-        def hear(name: str, message: wire.Message) -> None:
-            heard.append((name, message.method))
+        def hear(speaker: Speaker, message: wire.Message) -> None:
+            heard.append((speaker.name, message.method))
             arrived.set()
 
         run.supervisor.on_notification = hear

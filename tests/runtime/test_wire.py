@@ -7,7 +7,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from octave.runtime import json_text, wire
-from octave.runtime.wire import Framer, Malformed, Oversize, decode, elements, member, splice
+from octave.runtime.wire import (
+    Framer,
+    Malformed,
+    Oversize,
+    decode,
+    elements,
+    member,
+    rewrite,
+    splice,
+)
 
 LIMIT = 1000
 
@@ -249,6 +258,27 @@ def test_a_splice_changes_the_value_and_no_other_byte(text, new):
     olds = [text[start:end] for key, start, end in json_text.members(text) if key == "id"]
     if len(set(olds)) == 1:
         assert splice(changed, {("id",): olds[0]}) == text
+
+
+@given(texts(), st.sampled_from([(), ("params", "name"), ("_meta",)]))
+@example(b'{"id":1,"id":12}', ())
+@example(b'{"id" : 1,"params":{"id":1,"name":"a","name":"b"}}', ("params", "name"))
+@example(b'{"params":{"x\\"id":1},"id":1}', ())
+@example(b'{"\\u0069d":1,"params":{"id":1}}', ())
+@example(b'{"id":1,"params":{"name":"%b"}}' % (b"x" * json_text.SHORT_BYTES), ("params", "name"))
+def test_a_rewritten_message_is_its_line_spliced(text, path):
+    try:
+        message = decode(b'{"jsonrpc":"2.0","method":"m",%b' % text.lstrip()[1:])
+    except Malformed:
+        return
+    changes = {("id",): b"7"} | ({path: b'"c"'} if path else {})
+    try:
+        expected = splice(message.line, changes)
+    except KeyError:
+        with pytest.raises(KeyError):
+            rewrite(message, changes)
+    else:
+        assert rewrite(message, changes) == expected
 
 
 @given(texts())

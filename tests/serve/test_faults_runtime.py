@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 async def test_row_36_a_call_that_outlasts_the_orderly_end_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("octave.runtime.server.DRAIN_S", 0.2)
+    monkeypatch.setattr("octave.runtime.instance.DRAIN_S", 0.2)
     state = tmp_path / "state"
     table = f'env = {{ HOSTILE_STATE = "{state}" }}'
     workspace = home_workspace(tmp_path / "h", manifest_text("good", table=table))

@@ -9,6 +9,7 @@ from octave.serve.guard import BODY_LIMIT_BYTES, LINGER_BYTES, Guard
 
 TOKEN = "t" * 43
 HOST = "127.0.0.1:3737"
+MESSAGE_BYTES = 5 * 2**20
 AUTHORIZED = {"Host": HOST, "Authorization": f"Bearer {TOKEN}"}
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +35,10 @@ def echo() -> Echo:
 
 @pytest.fixture
 async def client(echo: Echo) -> AsyncIterator[httpx.AsyncClient]:
-    guard = Guard(echo, port=3737, token=TOKEN, allowed_hosts=("Octave.internal:8080",))
+    hosts = ("Octave.internal:8080",)
+    guard = Guard(
+        echo, port=3737, token=TOKEN, allowed_hosts=hosts, max_message_bytes=MESSAGE_BYTES
+    )
     transport = httpx.ASGITransport(app=guard)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
         # No header but what a test says itself.
@@ -193,6 +197,29 @@ async def test_row_22_a_body_over_the_limit_is_refused_by_its_length(
     response = await client.post("/x", headers=headers, content=b"1" * BODY_LIMIT_BYTES)
     assert response.status_code == 200
     assert echo.reached == 1
+
+
+async def test_row_22_a_message_of_mcp_may_be_as_long_as_one(
+    client: httpx.AsyncClient, echo: Echo
+) -> None:
+    headers = {**AUTHORIZED, "Content-Type": "application/json"}
+    for path in ("/mcp", "/mcp/servers/x", "/mcp/profiles/x"):
+        response = await client.post(path, headers=headers, content=b"1" * MESSAGE_BYTES)
+        assert response.status_code == 200
+        response = await client.post(path, headers=headers, content=b"1" * (MESSAGE_BYTES + 1))
+        assert (response.status_code, code(response)) == (413, "body_too_large")
+        assert "5 MiB" in response.json()["error"]["message"]
+    for path in ("/mcp/call", "/mcp/", "/mcp/serversx"):
+        response = await client.post(path, headers=headers, content=b"1" * (BODY_LIMIT_BYTES + 1))
+        assert response.status_code == 413
+        assert "4 MiB" in response.json()["error"]["message"]
+    assert echo.reached == 3
+
+
+async def test_streams_and_ends_of_sessions_need_no_type(client: httpx.AsyncClient) -> None:
+    for method in ("GET", "DELETE"):
+        response = await client.request(method, "/mcp", headers=AUTHORIZED)
+        assert response.status_code == 200
 
 
 async def test_row_22_an_endless_body_is_refused_after_a_bounded_look_at_the_rest(

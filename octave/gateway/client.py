@@ -1,0 +1,178 @@
+"""The client of a session: what it said of itself, and what it is being asked.
+
+Questions go out under ids of the session's own, since servers number theirs as they like. What the
+client answers goes back as it came, but for the id.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from octave.gateway.eras import Envelope
+from octave.runtime import wire
+from octave.runtime.handshake import Era, Opening, initialize_params
+from octave.runtime.questions import Question
+from octave.runtime.wire import Message
+
+Send = Callable[[bytes], None]
+"""Takes a line without newline; must neither block nor raise."""
+
+NEEDS = {
+    "sampling/createMessage": "sampling",
+    "elicitation/create": "elicitation",
+    "roots/list": "roots",
+}
+"""What a client must have announced to be asked this (MCP 2025-11-25); other methods nothing."""
+
+
+class Gone(Exception):
+    """Raised to whoever waits for an answer of a client that has left."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    send: Send
+    answered: Callable[[Message | None], None]
+    """None: the client has left."""
+    token: bytes | None = None
+    """The server's progress token."""
+    shown: bytes | None = None
+    """What the client knows it as."""
+    on_progress: Send | None = None
+
+
+class Client:
+    """What is known of the other end of a session."""
+
+    def __init__(self) -> None:
+        self.params = initialize_params()
+        """Of its `initialize`, raw."""
+        self.capabilities = b"{}"
+        """What it announced in a handshake, raw."""
+        self.is_modern = False
+        """It has sent a modern request."""
+        self.is_listening = False
+        """It has opened a legacy conversation: before that it hears nothing unasked."""
+        self.level: str | None = None
+        """The least severe log level it wants; None: it never said."""
+        self._asked: dict[bytes, _Asked] = {}
+        self._last_id = 0
+
+    @property
+    def era(self) -> Era | None:
+        """Of what it said so far; None: nothing yet."""
+        if self.is_listening:
+            return "legacy"
+        return "modern" if self.is_modern else None
+
+    def can_answer(self, said: Envelope | None) -> bool:
+        """Whether it can be asked something; `said` is the envelope of a modern request."""
+        capabilities = self.capabilities if said is None else said.capabilities
+        return any(wire.member(capabilities, need) is not None for need in NEEDS.values())
+
+    def opening(self, said: Envelope | None) -> Opening:
+        """Return how a legacy server is opened for this client alone: as it would do itself."""
+        params = self.params if said is None else initialize_params(said.capabilities)
+        return Opening("legacy", params)
+
+    @property
+    def as_envelope(self) -> Envelope:
+        """What a modern server is told of a legacy client."""
+        return Envelope(self.capabilities, wire.member(self.params, "clientInfo"), self.level)
+
+    def greeted(self, params: bytes | None) -> None:
+        """Take the params of its `initialize`."""
+        self.params = params or initialize_params()
+        self.capabilities = wire.member(self.params, "capabilities") or b"{}"
+        self.is_listening = True
+
+    def pass_on(self, question: Question, send: Send, *, keeps_id: bool) -> None:
+        """Ask it what a server asks, through `send`, and pass the answer back.
+
+        With `keeps_id` under the server's own id, if that is free.
+        """
+        message = question.message
+        need = NEEDS.get(message.method or "")
+        if need is not None and wire.member(self.capabilities, need) is None:
+            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need}`")
+            return
+        own = message.id or b"null"
+        is_kept = keeps_id and own not in self._asked
+        identifier = own if is_kept else self._next_id()
+        changes: dict[wire.Path, bytes] = {} if is_kept else {("id",): identifier}
+        token = wire.member(message.params or b"{}", "_meta", "progressToken")
+        if token is not None and not is_kept:
+            changes["params", "_meta", "progressToken"] = identifier
+
+        def answered(answer: Message | None) -> None:
+            if answer is None:
+                question.refuse(wire.INTERNAL_ERROR, "the client has left")
+            else:
+                question.answer(answer.line)
+
+        shown = token if is_kept else identifier
+        self._asked[identifier] = _Asked(send, answered, token, shown, question.send)
+        question.on_withdrawn = lambda said: self.withdraw(identifier, said)
+        send(wire.splice(message.line, changes))
+
+    async def ask(self, method: str, params: bytes | None, send: Send) -> Message:
+        """Ask it something through `send` and return its answer; cancelled, it is told so.
+
+        Raises:
+            Gone: it has left.
+        """
+        identifier, done, found = self._next_id(), anyio.Event(), list[Message | None]()
+
+        def answered(answer: Message | None) -> None:
+            found.append(answer)
+            done.set()
+
+        self._asked[identifier] = _Asked(send, answered)
+        send(wire.request(identifier, method, params))
+        try:
+            await done.wait()
+        finally:
+            self.withdraw(identifier)
+        if found[0] is None:
+            raise Gone
+        return found[0]
+
+    def answered(self, message: Message) -> None:
+        """Take an answer of the client; one to nothing is dropped."""
+        asked = self._asked.pop(message.id or b"", None)
+        if asked is not None:
+            asked.answered(message)
+
+    def progressed(self, message: Message) -> bool:
+        """Take a progress notification of the client; False when it is not about a question."""
+        shown = wire.member(message.params or b"{}", "progressToken") or b""
+        asked = next((each for each in self._asked.values() if each.shown == shown), None)
+        if asked is None or asked.token is None or asked.on_progress is None:
+            return False
+        asked.on_progress(wire.splice(message.line, {("params", "progressToken"): asked.token}))
+        return True
+
+    def withdraw(self, identifier: bytes, said: Message | None = None) -> None:
+        """Tell it that nobody wants to know any more; nothing happens when it has answered.
+
+        `said` is how the server took its question back.
+        """
+        asked = self._asked.pop(identifier, None)
+        if asked is None:
+            return
+        if said is not None:
+            asked.send(wire.splice(said.line, {("params", "requestId"): identifier}))
+        else:
+            params = b'{"requestId":%b}' % identifier
+            asked.send(wire.notification("notifications/cancelled", params))
+
+    def leave(self) -> None:
+        """Answer every question in its stead: it is gone."""
+        while self._asked:
+            _, asked = self._asked.popitem()
+            asked.answered(None)
+
+    def _next_id(self) -> bytes:
+        self._last_id += 1
+        return b'"octave-%d"' % self._last_id

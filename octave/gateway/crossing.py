@@ -1,0 +1,172 @@
+"""How a request of a session gets to a server and its answer back, whichever eras the two speak.
+
+Between two of the same era it passes as it came. Otherwise the bridge translates, and what a server
+asks meanwhile is asked in the way that the client understands.
+"""
+
+from collections.abc import Callable, Mapping
+
+from octave.gateway import bridge, rounds
+from octave.gateway.audience import LEVELS, is_at_least
+from octave.gateway.client import Client, Send
+from octave.gateway.listing import text_of
+from octave.gateway.parking import Lot
+from octave.gateway.request import Request
+from octave.gateway.router import Route
+from octave.runtime import wire
+from octave.runtime.instance import Instance
+from octave.runtime.pace import breathe
+from octave.runtime.pending import Cancel, Done
+from octave.runtime.questions import Caller, Question
+from octave.runtime.server import Server, Visitor
+from octave.runtime.wire import Message
+
+Changes = Mapping[wire.Path, bytes]
+
+
+class Crossing:
+    """The way of one session's requests.
+
+    Args:
+        client: who asks.
+        session: its identity, for servers that are to serve it alone.
+        send: takes what is asked of the client outside any request.
+        keeps_ids: there is but one server, so what it asks can have its own ids.
+    """
+
+    def __init__(
+        self, client: Client, session: object, send: Send, *, keeps_ids: bool = False
+    ) -> None:
+        self.lot = Lot()
+        self._client = client
+        self._keeps_ids = keeps_ids
+        self._session = session
+        self._owner = self._caller(send)
+
+    def instance(self, request: Request, server: Server) -> Instance:
+        """Return the process of `server` that serves the request, up or not."""
+        client, said = self._client, request.envelope
+        return server.instance_for(
+            Visitor(request.era, self._owner, client.can_answer(said), client.opening(said))
+        )
+
+    async def over(self, request: Request, server: Server, changes: Changes) -> bytes:
+        """Return the server's answer as a line for the client; `changes` as `wire.splice` has them.
+
+        Raises as `Exchange.forward`, `rounds.play` and `Lot.call` do.
+        """
+        instance = self.instance(request, server)
+        if request.era == instance.era:
+            answer = await self._as_it_is(request, instance, changes)
+        elif request.era == "modern":
+            answer = await self._to_legacy(request, instance, changes)
+        else:
+            answer = await self._to_modern(request, instance, changes)
+        await breathe(answer.line)
+        return wire.splice(answer.line, {("id",): request.id})
+
+    def submit(
+        self, request: Request, route: Route, done: Done, again: Callable[[], None]
+    ) -> Cancel | None:
+        """Hand a request to a server of its own era that is up; None where `over` must do it.
+
+        As `Exchange.submit`.
+        """
+        instance = self.instance(request, route.server)
+        if instance.era != request.era:
+            return None
+        caller = self._caller_of(request)
+        return instance.exchange.submit(request.message, route.changes, caller, done, again)
+
+    async def _as_it_is(self, request: Request, instance: Instance, changes: Changes) -> Message:
+        caller = self._caller_of(request)
+        return await instance.exchange.forward(request.message, changes, caller)
+
+    async def _to_modern(self, request: Request, instance: Instance, changes: Changes) -> Message:
+        message = bridge.to_modern_request(request.message, self._client.as_envelope)
+        caller = _unasked(request)
+
+        async def exchange(message: Message) -> Message:
+            return await instance.exchange.forward(message, changes, caller)
+
+        if request.method in bridge.PARKED:
+            answer = await rounds.play(message, exchange, self._client, request.send)
+        else:
+            answer = await exchange(message)
+        if answer.result is None:
+            return answer
+        return _answered(answer, b"result", bridge.to_legacy_result(answer.result))
+
+    async def _to_legacy(self, request: Request, instance: Instance, changes: Changes) -> Message:
+        envelope = request.envelope
+        assert envelope is not None
+        if envelope.log_level is not None:
+            await _be_verbose(instance, envelope.log_level)
+        message = bridge.without_envelope(request.message)
+
+        async def work(caller: Caller) -> Message:
+            return await instance.exchange.forward(message, changes, caller)
+
+        if request.method in bridge.PARKED:
+            answer = await self.lot.call(request, envelope, work)
+        else:
+            answer = await work(_unasked(request))
+        if answer.error is not None:
+            return _modern_error(request, answer, answer.error)
+        if bridge.is_input_required(answer.result):
+            return answer
+        result = bridge.to_modern_result(request.method, answer.result or b"{}")
+        return _answered(answer, b"result", result)
+
+    def _caller_of(self, request: Request) -> Caller:
+        if request.era == "modern":
+            return _unasked(request)
+        return self._caller(request.send, request)
+
+    def _caller(self, send: Send, request: Request | None = None) -> Caller:
+        client, keeps_ids = self._client, self._keeps_ids
+
+        def asked(question: Question) -> None:
+            client.pass_on(question, send, keeps_id=keeps_ids)
+
+        return Caller(
+            self._session,
+            send,
+            asked,
+            lambda: None if request is None else request.cancellation,
+            _ignore if request is None else request.on_submitted,
+        )
+
+
+def _unasked(request: Request) -> Caller:
+    return Caller(None, request.send, None, lambda: request.cancellation, request.on_submitted)
+
+
+def _ignore(_: object) -> None:
+    """What belongs to no request is not taken back."""
+
+
+def _modern_error(request: Request, answer: Message, error: bytes) -> Message:
+    elicitations = bridge.url_elicitations(error)
+    if elicitations and request.method in bridge.PARKED:
+        asked = (
+            b'"elicitation-%d":{"method":"elicitation/create","params":%b}' % (number, params)
+            for number, params in enumerate(elicitations, 1)
+        )
+        result = b'{"resultType":"input_required","inputRequests":{%b}}' % b",".join(asked)
+        return wire.decode(wire.result(answer.id or b"null", result))
+    uri = text_of(request.params, "uri") if request.method == "resources/read" else None
+    changed = bridge.to_modern_error(error, uri)
+    return answer if changed is error else _answered(answer, b"error", changed)
+
+
+def _answered(answer: Message, member: bytes, value: bytes) -> Message:
+    if value in (answer.result, answer.error):
+        return answer
+    return wire.decode(wire.splice(answer.line, {(member.decode(),): value}))
+
+
+async def _be_verbose(instance: Instance, level: str) -> None:
+    least = instance.interests.level
+    if level in LEVELS and (least is None or not is_at_least(level, least)):
+        await instance.interests.set_level(level)

@@ -1,0 +1,235 @@
+"""What a client sees: one server as if nothing stood between, or several as if they were one.
+
+A face answers what needs no server, and says for all else which server it is for. Both eras see the
+same; greetings and lists come from the catalogue where a server sleeps.
+"""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import anyio
+import msgspec
+
+from octave import __version__
+from octave.errors import OctaveError, UsageError
+from octave.gateway import bridge
+from octave.gateway.audience import LIST_CHANGES, Scope
+from octave.gateway.catalogue import announces_changes
+from octave.gateway.crossing import Crossing
+from octave.gateway.eras import MODERN_VERSIONS, SERVER_INFO_KEY
+from octave.gateway.listing import Listing, refuse_denied, text_of
+from octave.gateway.request import Request
+from octave.gateway.router import Route, Router
+from octave.packages.offered import LISTS
+from octave.runtime import wire
+from octave.runtime.server import Server
+
+KINDS: Mapping[str, str] = {method: kind for kind, method in LISTS.items()}
+"""The key of `LISTS` for each method."""
+LIST_PATIENCE_S = 2.0
+"""So long a server that is up may take to list itself, before the catalogue answers for it."""
+TTL_MS = 60_000
+"""How long a list holds that changes are told of, for clients that keep lists."""
+
+FILTER: Mapping[str, str] = {
+    "toolsListChanged": "notifications/tools/list_changed",
+    "promptsListChanged": "notifications/prompts/list_changed",
+    "resourcesListChanged": "notifications/resources/list_changed",
+}
+"""What a modern client can listen to, and the notification it means (2026-07-28)."""
+_CAPABILITY = {method: method.split("/")[1] for method in LIST_CHANGES}
+
+
+class Face(Protocol):
+    """The servers of one scope."""
+
+    async def initialize(self, version: bytes) -> bytes:
+        """Return the raw result of `initialize` at the protocol version, which is raw JSON."""
+
+    async def discover(self, request: Request) -> bytes:
+        """Return the raw result of `server/discover`."""
+
+    async def listed(self, request: Request, kind: str) -> bytes | None:
+        """Return the answer's line for a list (key of `LISTS`); None: a server has to say."""
+
+    async def route(self, request: Request) -> Route | None:
+        """Return where a request goes; None for a method without a target."""
+
+    def route_now(self, request: Request) -> Route | None:
+        """Return the same where nothing has to be found out for it; else None."""
+
+    async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
+        """Return those of `methods` (keys of `LIST_CHANGES`) that are told of here."""
+
+    def servers(self) -> list[Server]:
+        """Return the servers of the scope that exist."""
+
+
+class SingleFace:
+    """One server."""
+
+    def __init__(self, router: Router, scope: Scope, crossing: Crossing) -> None:
+        (self._name,) = scope.servers or ()
+        self._router = router
+        self._scope = scope
+        self._crossing = crossing
+
+    async def initialize(self, version: bytes) -> bytes:
+        """Return what the server answered, at the version asked for."""
+        catalogue = self._router.catalogue
+        offered = catalogue.get(self._name) or await catalogue.refresh(self._name)
+        return wire.splice(offered.initialize, {("protocolVersion",): version})
+
+    async def discover(self, request: Request) -> bytes:
+        """Return what the server answers, or what its `initialize` comes to in this era."""
+        server, catalogue = self._server(), self._router.catalogue
+        await self._router.know_eras(server)
+        offered = catalogue.get(self._name) or await catalogue.refresh(self._name)
+        if offered.discover is None and "modern" in offered.eras:
+            discovered = await self._crossing.instance(request, server).exchange.greeting()
+            catalogue.discovered(self._name, discovered)
+            return discovered
+        return offered.discover or bridge.as_discover(offered.initialize)
+
+    async def listed(self, request: Request, kind: str) -> bytes | None:
+        """Let the server say itself while it is up; else say what is known of it."""
+        server = self._server()
+        known = self._router.catalogue.listing(self._name)
+        has_cursor = wire.member(request.params, "cursor") is not None
+        if known is None or kind not in known.offered.lists:
+            return None
+        is_cut = known.is_cut(kind)
+        if not is_cut and (has_cursor or self._crossing.instance(request, server).state == "ready"):
+            # Where it cannot, what is known of it is better than nothing.
+            with anyio.move_on_after(LIST_PATIENCE_S), contextlib.suppress(OctaveError):
+                return await self._crossing.over(request, server, {})
+        await self._router.listings(self._scope)
+        known = self._router.catalogue.listing(self._name) or known
+        return request.result(_list_result(request, kind, known.shown(kind), [known]))
+
+    async def route(self, request: Request) -> Route | None:
+        """Return the server, whatever is asked."""
+        return self.route_now(request)
+
+    def route_now(self, request: Request) -> Route | None:
+        """Return the server."""
+        server = self._server()
+        if request.method == "tools/call":
+            refuse_denied(server.name, server.spec.tools, request.params)
+        return Route(server, {})
+
+    async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
+        """Return those that the server promises."""
+        catalogue = self._router.catalogue
+        offered = catalogue.get(self._name) or await catalogue.refresh(self._name)
+        promised = offered.initialize
+        return frozenset(
+            method
+            for method in methods
+            if wire.member(promised, "capabilities", _CAPABILITY[method], "listChanged") == b"true"
+        )
+
+    def servers(self) -> list[Server]:
+        """Return the one."""
+        return [self._server()]
+
+    def _server(self) -> Server:
+        return self._router.server(self._name)
+
+
+class MergedFace:
+    """Several servers, or all, in one list each."""
+
+    def __init__(self, router: Router, scope: Scope) -> None:
+        self._router = router
+        self._scope = scope
+
+    async def initialize(self, version: bytes) -> bytes:
+        """Return what all of them have, without waiting for those that were never asked."""
+        merged = self._merged()
+        return msgspec.json.encode({"protocolVersion": msgspec.Raw(version), **merged})
+
+    async def discover(self, request: Request) -> bytes:
+        """Return the same in the words of the other era."""
+        merged = self._merged()
+        meta = {SERVER_INFO_KEY: merged.pop("serverInfo")}
+        return msgspec.json.encode(
+            {
+                "resultType": "complete",
+                "supportedVersions": MODERN_VERSIONS,
+                **merged,
+                "ttlMs": 0,
+                "cacheScope": "private",
+                "_meta": meta,
+            }
+        )
+
+    async def listed(self, request: Request, kind: str) -> bytes | None:
+        """Return all there is, in one page."""
+        if wire.member(request.params, "cursor") is not None:
+            raise UsageError("`params.cursor` is unknown: every list is one page")
+        known = await self._router.listings(self._scope)
+        items = (item for each in known for item in each.definitions(kind))
+        return request.result(_list_result(request, kind, items, known))
+
+    async def route(self, request: Request) -> Route | None:
+        """Return the server that has what is named."""
+        return await self._router.route(self._scope, request.method, request.message.params)
+
+    def route_now(self, request: Request) -> Route | None:
+        """Return the server that is known to have it."""
+        return self._router.route_now(self._scope, request.method, request.message.params)
+
+    async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
+        """Return all: servers come and go."""
+        return frozenset(methods)
+
+    def servers(self) -> list[Server]:
+        """Return all of the scope."""
+        return [self._router.server(name) for name in self._router.names(self._scope)]
+
+    def _merged(self) -> dict[str, object]:
+        # Servers come and go while the client keeps what it was told here: the lists are always
+        # there.
+        capabilities: dict[str, dict[str, bool]] = {
+            "tools": {"listChanged": True},
+            "prompts": {"listChanged": True},
+            "resources": {"listChanged": True},
+        }
+        instructions: list[str] = []
+        listings = map(self._router.catalogue.listing, self._router.names(self._scope))
+        for each in listings:
+            if each is None:
+                continue
+            initialize = each.offered.initialize
+            if wire.member(initialize, "capabilities", "resources", "subscribe") == b"true":
+                capabilities["resources"]["subscribe"] = True
+            for optional in ("completions", "logging"):
+                if wire.member(initialize, "capabilities", optional) is not None:
+                    capabilities[optional] = {}
+            text = text_of(initialize, "instructions")
+            if text:
+                instructions.append(f"## {each.server}\n{text}")
+        merged: dict[str, object] = {
+            "capabilities": capabilities,
+            "serverInfo": {"name": "octave", "title": "Octave", "version": __version__},
+        }
+        if instructions:
+            merged["instructions"] = "\n\n".join(instructions)
+        return merged
+
+
+def face(router: Router, scope: Scope, crossing: Crossing) -> Face:
+    """Return the face of a scope."""
+    return SingleFace(router, scope, crossing) if scope.single else MergedFace(router, scope)
+
+
+def _list_result(
+    request: Request, kind: str, items: Iterable[bytes], known: Iterable[Listing]
+) -> bytes:
+    result = b'{"%b":[%b]}' % (kind.encode(), b",".join(items))
+    if request.era == "legacy":
+        return result
+    told = all(announces_changes(each.offered) for each in known)
+    return bridge.to_modern_result(request.method, result, TTL_MS if told else 0)

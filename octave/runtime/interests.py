@@ -1,0 +1,187 @@
+"""What a server is to tell of without being asked, whichever process of it is up.
+
+Legacy servers say by themselves when a list changes, and are asked for the updates of each resource
+(MCP 2025-11-25, resources). A modern one says nothing but in answer to `subscriptions/listen`: one
+is kept open for all that is wanted, and replaced when that changes (MCP 2026-07-28, subscriptions).
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from octave.errors import OctaveError
+from octave.runtime import wire
+from octave.runtime.connection import Connection
+from octave.runtime.wire import Message
+
+LISTEN = "subscriptions/listen"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+TIMEOUT_S = 30.0
+"""For a question that servers answer from memory."""
+ACKNOWLEDGED_S = 2.0
+"""A subscription is acknowledged at once, or not at all."""
+OVERLAP_S = 1.0
+"""The old subscription ends that long after the new one began: between the two nothing is lost."""
+_KINDS = {
+    "tools": "toolsListChanged",
+    "prompts": "promptsListChanged",
+    "resources": "resourcesListChanged",
+}
+"""The capability whose `listChanged` promises it, and its name in the filter."""
+
+
+class Interests:
+    """The resources whose updates somebody wants, and log lines; true while there are resources.
+
+    Args:
+        live: gives the connection that takes requests now.
+        ready: starts the server if need be.
+    """
+
+    def __init__(
+        self, live: Callable[[], Connection | None], ready: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._live = live
+        self._ready = ready
+        self.level: str | None = None
+        """The least severe log level that it was asked for, by whoever wants the most."""
+        self._wanted: dict[str, int] = {}
+        self._granted: set[str] = set()
+        self._answered = anyio.Event()
+        self._changed = anyio.Event()
+
+    def __bool__(self) -> bool:
+        return bool(self._wanted)
+
+    def add(self, uri: str) -> bool:
+        """Count one more who wants it; whether he is the first."""
+        self._wanted[uri] = self._wanted.get(uri, 0) + 1
+        return self._wanted[uri] == 1
+
+    def remove(self, uri: str) -> bool:
+        """Count one less; whether he was the last."""
+        left = self._wanted.pop(uri, 0) - 1
+        if left > 0:
+            self._wanted[uri] = left
+        return left == 0
+
+    async def subscribe(self, uri: str) -> None:
+        """Have the server tell of updates of a resource, starting it if need be.
+
+        As often as it was called, `unsubscribe` must be.
+
+        Raises:
+            OctaveError: it refuses, does not answer, or cannot be started.
+        """
+        is_first = self.add(uri)
+        try:
+            if self._live() is None:
+                await self._ready()
+            connection = self._live()
+            if is_first and connection is not None:
+                await self._ask_for(connection, uri)
+        except BaseException:
+            self.remove(uri)
+            raise
+
+    async def unsubscribe(self, uri: str) -> None:
+        """Take one `subscribe` back."""
+        connection = self._live()
+        if self.remove(uri) and connection is not None:
+            await self._ask_no_more_for(connection, uri)
+
+    async def set_level(self, level: str) -> None:
+        """Have the server write log lines of `level` and above, now and after each start."""
+        self.level = level
+        connection = self._live()
+        if connection is not None:
+            await self._ask_for_level(connection)
+
+    async def _ask_for(self, connection: Connection, uri: str) -> None:
+        if connection.greeting.era == "modern":
+            self._poke()
+            await self._grant(connection, uri)
+            return
+        answer = await connection.request("resources/subscribe", _params(uri), TIMEOUT_S)
+        if answer.error is not None:
+            reason = (wire.member(answer.error, "message") or b"no reason").decode(errors="replace")
+            raise OctaveError(f"`{connection.name}` refused a subscription: {reason}")
+
+    async def _ask_no_more_for(self, connection: Connection, uri: str) -> None:
+        if connection.greeting.era == "modern":
+            self._poke()
+            return
+        with contextlib.suppress(OctaveError):
+            await connection.request("resources/unsubscribe", _params(uri), TIMEOUT_S)
+
+    async def _ask_for_level(self, connection: Connection) -> None:
+        # A modern one is told with each request.
+        if self.level is None or connection.greeting.era == "modern":
+            return
+        if wire.member(connection.greeting.result, "capabilities", "logging") is not None:
+            params = b'{"level":"%b"}' % self.level.encode()
+            with contextlib.suppress(OctaveError):
+                await connection.request("logging/setLevel", params, TIMEOUT_S)
+
+    async def keep(self, connection: Connection) -> None:
+        """Tell a server that has just become ready what is wanted, and what changes about it."""
+        if connection.greeting.era == "modern":
+            await self._listen(connection)
+            return
+        await self._ask_for_level(connection)
+        for uri in list(self._wanted):
+            with contextlib.suppress(OctaveError):
+                await self._ask_for(connection, uri)
+
+    def acknowledged(self, message: Message) -> None:
+        """Take the acknowledgement of a subscription that was opened here."""
+        uris = wire.member(message.params or b"{}", "notifications", "resourceSubscriptions")
+        self._granted = {json.loads(uri) for uri in wire.elements(uris or b"[]")}
+        self._answered.set()
+        self._answered = anyio.Event()
+
+    async def _grant(self, connection: Connection, uri: str) -> None:
+        with anyio.move_on_after(ACKNOWLEDGED_S):
+            while uri not in self._granted:
+                await self._answered.wait()
+        if uri not in self._granted:
+            raise OctaveError(f"`{connection.name}` acknowledged no subscription of `{uri}`")
+
+    def _poke(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    async def _listen(self, connection: Connection) -> None:
+        async with anyio.create_task_group() as tasks:
+            before = anyio.CancelScope()
+            while True:
+                changed, scope = self._changed, anyio.CancelScope()
+                params = self._filter(connection.greeting.result)
+                if params is not None:
+                    tasks.start_soon(_subscribe, connection, params, scope)
+                before.deadline = anyio.current_time() + OVERLAP_S
+                await changed.wait()
+                before = scope
+
+    def _filter(self, discovered: bytes) -> bytes | None:
+        wanted: dict[str, object] = {
+            name: True
+            for capability, name in _KINDS.items()
+            if wire.member(discovered, "capabilities", capability, "listChanged") == b"true"
+        }
+        if self._wanted:
+            wanted["resourceSubscriptions"] = list(self._wanted)
+        return json.dumps({"notifications": wanted}).encode() if wanted else None
+
+
+async def _subscribe(connection: Connection, params: bytes, scope: anyio.CancelScope) -> None:
+    # Refused or ended, it is begun anew with the next change, or the next process.
+    with scope, contextlib.suppress(OctaveError):
+        await connection.request(LISTEN, params, math.inf)
+
+
+def _params(uri: str) -> bytes:
+    return json.dumps({"uri": uri}).encode()

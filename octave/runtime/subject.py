@@ -1,0 +1,83 @@
+"""A server as its processes share it, and the part that each of them plays.
+
+Values alone: who acts on them is `instance` and `server`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from octave.packages.launch import LaunchSpec
+from octave.packages.offered import Offered
+from octave.runtime.events import Clock, Event
+from octave.runtime.handshake import Era, Opening
+from octave.runtime.logs import ServerLog
+from octave.runtime.metrics import CallFigures
+from octave.runtime.questions import Caller
+from octave.runtime.wire import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Which process of a server this is, and whom it serves."""
+
+    era: Era | None = None
+    """None: the one that every server has, of whichever era it opens in."""
+    owner: Caller | None = None
+    """The one session it serves; None: all."""
+    opening: Opening | None = None
+    """As whom it is opened for its owner."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it stands for the server as a whole."""
+        return self.era is None and self.owner is None
+
+    @property
+    def title(self) -> str | None:
+        """What tells it from the first one in events and logs; None for that one."""
+        if self.owner is not None:
+            return "session"
+        return self.era
+
+
+class Speaker(Protocol):
+    """A process that says something by itself, as far as its hearers look at it."""
+
+    @property
+    def name(self) -> str:
+        """Of its server."""
+
+    @property
+    def role(self) -> Role:
+        """Whom it serves."""
+
+    @property
+    def era(self) -> Era:
+        """What it speaks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Who hears of a server. Called in the event loop; must neither block nor raise."""
+
+    event: Callable[[Event], None]
+    notification: Callable[["Speaker", Message], None]
+    asked: Callable[[str], None]
+    """Takes the name of a server that was seen to ask its client something, once."""
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """What all processes of a server have in common."""
+
+    spec: LaunchSpec
+    """May be replaced at any time and counts from the next start on."""
+    log: ServerLog
+    listeners: Listeners
+    clock: Clock
+    figures: CallFigures = field(default_factory=CallFigures)
+    offered: Offered | None = None
+    """What the gateway last learned of it."""
+    asks: bool = False
+    """It was seen to ask its client something."""
