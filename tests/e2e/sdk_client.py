@@ -1,6 +1,6 @@
 """A client made with the official SDK: connects to the command it is given, lists and calls.
 
-Run as a program: the SDK probes for the newer protocol version first and then falls back.
+Run as a program: the mode is the first word; with "auto" the SDK probes for the newer version.
 """
 
 import json
@@ -11,9 +11,9 @@ import anyio
 from mcp import Client, StdioServerParameters
 
 
-async def main(words: list[str]) -> None:
+async def main(mode: str, words: list[str]) -> None:
     server = StdioServerParameters(command=words[0], args=words[1:], env=dict(os.environ))
-    async with Client(server, mode="auto") as client:
+    async with Client(server, mode=mode) as client:
         tools = await client.list_tools()
         result = await client.call_tool("echo", {"message": "octave"})
         found = {
@@ -24,4 +24,4 @@ async def main(words: list[str]) -> None:
         sys.stdout.write(json.dumps(found) + "\n")
 
 
-anyio.run(main, sys.argv[1:])
+anyio.run(main, sys.argv[1], sys.argv[2:])
