@@ -6,9 +6,9 @@ The way through, each phase handing one small thing to the next:
                         == LaunchSpec ==                   packages/launch.py
     spawn -> supervise -> observe                          runtime/   what is alive (anyio)
                         == Server, Offered ==              runtime/supervisor.py, packages/offered
-    name -> route                                          gateway/   how a message crosses
+    name -> route -> bridge eras                           gateway/   how a message crosses
                         == Session ==                      gateway/session.py
-    unix socket, HTTP API                                  serve/     how it is reached
+    unix socket, HTTP API, MCP over HTTP                   serve/     how it is reached
                         == local socket, HTTP ==
     proxy, CLI verbs, client configurations                 proxy.py, remote.py, cli/, clients/
 
@@ -19,7 +19,9 @@ Glossary, the code's words and the user's:
     client      an AI tool (Claude Code, Cursor)
     face        an endpoint
     era         a protocol version: the handshake ones up to 2025-11-25, or 2026-07-28
+    instance    a process of a server: the first one, the other era's, or one session's own
     manifest    octave.toml, what is wanted
+    parked      a modern client's call whose legacy server waits for an answer of the client
     pin         an entry of octave.lock, exactly what that is
     record      record.json in an installed version's folder: it is there, whole and verified
     session     one MCP conversation with one client, whatever carries it

@@ -112,6 +112,11 @@ class _Lines:
         if self._as_json:
             head = {"at": happened.at, "server": happened.server, "event": happened.kind}
             _say(json_text({**head, **happened.details}))
+        elif happened.details.get("instance") is not None:
+            # Of processes that only some sessions use, what goes wrong.
+            if happened.kind in self._TOLD - {"ready"}:
+                name = f"{happened.server} ({happened.details['instance']})"
+                self._tell(name, happened.kind, happened.details.get("message"))
         elif happened.kind in self._TOLD:
             self._server(happened.server, happened.kind, happened.details.get("message"))
 
@@ -134,6 +139,9 @@ class _Lines:
 
     def _server(self, name: str, state: str, reason: Any = None) -> None:
         self._named.add(name)
+        self._tell(name, state, reason)
+
+    def _tell(self, name: str, state: str, reason: Any) -> None:
         line = f"{name}: {state}" + (f", {reason}" if reason else "")
         _say(safe(line).replace("\n", "\\n"))
 

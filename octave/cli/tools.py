@@ -29,7 +29,7 @@ from octave.errors import (
 )
 from octave.home import Workspace
 from octave.packages import manifest, workspaces
-from octave.packages.manifest import Manifest
+from octave.packages.manifest import Manifest, ServerEntry
 from octave.remote import Remote
 
 TIMEOUT_S = 60.0
@@ -149,33 +149,36 @@ def _known_tools(
     except RuntimeNotRunning:
         workspaces.require_trust(workspace, wanted)
     names = [server] if server else [each.name for each in wanted.servers.values() if each.enabled]
-    return [tool for name in names for tool in _kept_tools(workspace, name)]
+    return [tool for name in names for tool in _kept_tools(workspace, wanted.servers[name])]
 
 
-def _kept_tools(workspace: Workspace, server: str) -> list[dict[str, Any]]:
+def _kept_tools(workspace: Workspace, entry: ServerEntry) -> list[dict[str, Any]]:
     """Return what the catalogue on disk has, in the runtime's form."""
     from octave.gateway import schemas
     from octave.gateway.listing import listing
     from octave.gateway.naming import qualified
+    from octave.packages.launch import ToolFilter
     from octave.packages.offered import Offered
     from octave.runtime import wire
 
+    server = entry.name
     try:
         kept = wire.member(workspace.catalogue(server).read_bytes(), "lists", "tools") or b"[]"
         items = wire.elements(kept)
         tools = [json.loads(schemas.readable(item)) for item in items]
     except (OSError, ValueError, RecursionError):
         return []
-    problems = listing(server, Offered(b"{}", {"tools": tuple(items)})).problems
+    shown = ToolFilter(entry.tools_allow, entry.tools_deny)
+    known = listing(server, Offered(b"{}", {"tools": tuple(items)}), shown)
     return [
         {
             "server": server,
             "qualifiedName": qualified(server, str(tool.get("name", ""))),
-            **({"_problem": problems[position]} if position in problems else {}),
+            **({"_problem": known.problems[position]} if position in known.problems else {}),
             **tool,
         }
         for position, tool in enumerate(tools)
-        if isinstance(tool, dict)
+        if isinstance(tool, dict) and position not in known.denied
     ]
 
 

@@ -21,6 +21,7 @@ from octave.gateway.eras import MODERN_VERSIONS, SERVER_INFO_KEY
 from octave.gateway.listing import Listing, refuse_denied, text_of
 from octave.gateway.request import Request
 from octave.gateway.router import Route, Router
+from octave.packages.launch import ToolFilter
 from octave.packages.offered import LISTS
 from octave.runtime import wire
 from octave.runtime.server import Server
@@ -58,6 +59,9 @@ class Face(Protocol):
 
     def route_now(self, request: Request) -> Route | None:
         """Return the same where nothing has to be found out for it; else None."""
+
+    def saw(self, server: str, answer: bytes) -> None:
+        """Take notice of what a server answered to a call, as a line."""
 
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return those of `methods` (keys of `LIST_CHANGES`) that are told of here."""
@@ -97,9 +101,14 @@ class SingleFace:
         server = self._server()
         known = self._router.catalogue.listing(self._name)
         has_cursor = wire.member(request.params, "cursor") is not None
+        if known is None and server.spec.tools != ToolFilter():
+            await self._router.catalogue.refresh(self._name)
+            known = self._router.catalogue.listing(self._name)
         if known is None or kind not in known.offered.lists:
             return None
         is_cut = known.is_cut(kind)
+        if is_cut and has_cursor:
+            raise UsageError("`params.cursor` is unknown: the list is one page")
         if not is_cut and (has_cursor or self._crossing.instance(request, server).state == "ready"):
             # Where it cannot, what is known of it is better than nothing.
             with anyio.move_on_after(LIST_PATIENCE_S), contextlib.suppress(OctaveError):
@@ -118,6 +127,9 @@ class SingleFace:
         if request.method == "tools/call":
             refuse_denied(server.name, server.spec.tools, request.params)
         return Route(server, {})
+
+    def saw(self, server: str, answer: bytes) -> None:
+        """Do nothing: there is but one server."""
 
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return those that the server promises."""
@@ -180,6 +192,10 @@ class MergedFace:
     def route_now(self, request: Request) -> Route | None:
         """Return the server that is known to have it."""
         return self._router.route_now(self._scope, request.method, request.message.params)
+
+    def saw(self, server: str, answer: bytes) -> None:
+        """Remember what the server named: later it may be asked for by its name alone."""
+        self._router.saw(server, answer)
 
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return all: servers come and go."""

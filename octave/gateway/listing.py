@@ -19,6 +19,10 @@ from octave.runtime import wire
 
 NAME_CHARS = 80
 """So much of a name is shown in a warning: a server may give it any length."""
+URI_CHARS = 4096
+"""A longer one holds its own content."""
+SCANNED_BYTES = 16 * 1024
+"""A search through a megabyte takes half a millisecond, and what names resources is short."""
 EXAMPLES = 3
 """So many names stand for all that were changed for the same reason."""
 
@@ -154,6 +158,16 @@ def text_of(text: bytes | None, *path: str) -> str | None:
     except ValueError:
         return None
     return value if isinstance(value, str) else None
+
+
+def uris_in(answer: bytes) -> Iterator[str]:
+    """Yield the URIs that the content of a tool's answer names: of links, and of what it holds."""
+    if answer.find(b'"uri"', 0, SCANNED_BYTES) < 0:
+        return
+    for block in wire.elements(wire.member(answer, "result", "content") or b"[]"):
+        uri = text_of(block, "uri") or text_of(block, "resource", "uri")
+        if uri is not None and len(uri) <= URI_CHARS:
+            yield uri
 
 
 @dataclass(slots=True)

@@ -19,13 +19,16 @@ from octave.errors import (
 from octave.gateway import bridge
 from octave.gateway.audience import LIST_CHANGES, Audience, Scope
 from octave.gateway.catalogue import Catalogue
-from octave.gateway.listing import Entry, Listing, Table, text_of
+from octave.gateway.listing import Entry, Listing, Table, text_of, uris_in
 from octave.gateway.naming import qualified
 from octave.runtime import wire
 from octave.runtime.handshake import Era
 from octave.runtime.server import Server
 from octave.runtime.subject import Speaker
 from octave.runtime.supervisor import Supervisor
+
+SEEN_LIMIT = 10_000
+"""Of URIs that are remembered; the oldest go. A model reads what it was just told of."""
 
 _BY_URI = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 
@@ -45,6 +48,8 @@ class Router:
         self.catalogue = catalogue
         self.audience = Audience()
         self._supervisor = supervisor
+        self._seen: dict[str, str] = {}
+        """Servers by the URIs that they named in results, the latest last."""
         self._notices: dict[str, dict[str, bytes]] = {}
         catalogue.on_changed = self._changed
 
@@ -86,6 +91,17 @@ class Router:
                 hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         return found
+
+    def saw(self, server: str, answer: bytes) -> None:
+        """Remember which resources a server named in its answer to a call, a line.
+
+        Templates and lists need not show them, so nothing else would lead there.
+        """
+        for uri in uris_in(answer):
+            self._seen.pop(uri, None)
+            self._seen[uri] = server
+            if len(self._seen) > SEEN_LIMIT:
+                del self._seen[next(iter(self._seen))]
 
     async def reach(self, server: Server, era: Era) -> None:
         """Find out what must be known of the server before a request of `era` can cross to it.
@@ -215,16 +231,18 @@ class Router:
 
     async def _by_uri(self, scope: Scope, uri: str) -> Route:
         known = await self.listings(scope)
-        owners = (
-            [each.server for each in known if uri in each.resources]
-            or [each.server for each in known if each.has_template_for(uri)]
-            or [each.server for each in known if "resources" in each.offered.lists]
-        )
+        owners = [each.server for each in known if uri in each.resources] or [
+            each.server for each in known if each.has_template_for(uri)
+        ]
+        seen = self._seen.get(uri)
+        if not owners and seen is not None and scope.includes(seen):
+            owners = [seen]
+        if not owners:
+            owners = [each.server for each in known if "resources" in each.offered.lists]
+            if len(owners) != 1:
+                raise NotFound(f"unknown resource `{uri}`", details={"uri": uri})
         if len(owners) == 1:
             return Route(self.server(owners[0]), {})
-        offered = any(uri in each.resources or each.has_template_for(uri) for each in known)
-        if not offered:
-            raise NotFound(f"unknown resource `{uri}`", details={"uri": uri})
         raise Ambiguous(
             f"resource `{uri}` is offered by {_enumerated(owners)}",
             hint="use the endpoint of one of them",

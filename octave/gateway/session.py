@@ -264,7 +264,9 @@ class Session:
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, OctaveError):
                 self._end(identifier, refusal(identifier, outcome))
-            elif len(outcome.line) >= LONG_BYTES:
+                return
+            self._face.saw(route.server.name, outcome.line)
+            if len(outcome.line) >= LONG_BYTES:
                 tasks.start_soon(self._end_slowly, identifier, outcome)
             else:
                 self._end(identifier, wire.splice(outcome.line, {("id",): identifier}))
@@ -390,7 +392,9 @@ class Session:
             return request.unknown_method()
         entry.server = route.server.name
         await self._router.reach(route.server, request.era)
-        return await self._crossing.over(request, route.server, route.changes)
+        line = await self._crossing.over(request, route.server, route.changes)
+        self._face.saw(route.server.name, line)
+        return line
 
 
 def _refused(message: wire.Message, text: str) -> bytes:

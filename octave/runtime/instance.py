@@ -228,9 +228,8 @@ class Instance:
         subject = self.subject
         if subject.offered is not None and subject.offered.eras == ("modern",):
             return Opening("modern")
-        # What asks is given to each session that can answer; who is left here cannot.
-        announces_none = subject.asks and subject.spec.policy.instance != "shared"
-        return Opening(params=initialize_params(b"{}" if announces_none else ALL_CAPABILITIES))
+        # It may serve any client, and lists what it has for those that can answer, too.
+        return Opening(params=initialize_params(ALL_CAPABILITIES))
 
     def _heard(self, message: Message) -> None:
         if message.method == "notifications/cancelled":

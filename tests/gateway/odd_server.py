@@ -21,7 +21,7 @@ TOOLS = [
     '{"name":"caf\\u00e9","inputSchema":{"type":"object"},"title":"\\ud83d\\ude00 \\u2028"}',
     *(
         f'{{"name":"{name}","inputSchema":{{"type":"object"}}}}'
-        for name in ("fail", "progress", "hang", "seen", "change", "touch", "log")
+        for name in ("fail", "progress", "hang", "seen", "change", "touch", "log", "point")
     ),
 ]
 PROMPTS = ['{"arguments":[{"name":"x"}],"name":"greet","extra":2.50}']
@@ -82,6 +82,10 @@ def call(message, line):  # noqa: C901 - one branch per tool
     elif name == "touch":
         notify("notifications/resources/updated", f'{{"uri":"{NAME}://one"}}')
         answer(message, text("touched"))
+    elif name == "point":
+        link = f'{{"type":"resource_link","uri":"{NAME}-seen://1","name":"x"}}'
+        held = f'{{"type":"resource","resource":{{"uri":"{NAME}-seen://2","text":""}}}}'
+        answer(message, f'{{"content":[{link}, {held}]}}')
     elif name == "log":
         notify("notifications/message", '{"level":"info","data":{"n":1.10}}')
         notify("notifications/own", '{"n":1.10}')

@@ -208,3 +208,17 @@ async def test_client_that_does_not_read_ends_its_session_alone(one: Desk) -> No
         session.receive(wire.request(1, "ping"))
     other = await one.client()
     assert await other.ask(b"1", "ping") == wire.result(b"1", b"{}")
+
+
+async def test_a_resource_that_a_result_names_is_read_where_it_came_from(two: Desk) -> None:
+    client = await two.client()
+    unknown = await client.ask(b"0", "resources/read", b'{"uri":"two-seen://1"}')
+    assert error_code(unknown) == wire.INVALID_PARAMS
+    await client.ask(b"1", "tools/call", call(b"two__point"))
+    await client.ask(b"2", "tools/call", call(b"two__point"))
+    for identifier, uri in ((b"3", b"two-seen://1"), (b"4", b"two-seen://2")):
+        answer = await client.ask(identifier, "resources/read", b'{"uri":"%b"}' % uri)
+        assert uri in (wire.member(answer, "result", "line") or b"")
+    narrower = await two.client("one", "none")
+    hidden = await narrower.ask(b"5", "resources/read", b'{"uri":"one-seen://1"}')
+    assert wire.decode(hidden).result is not None
