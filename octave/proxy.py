@@ -17,6 +17,7 @@ from octave.proxy_ledger import Ledger
 from octave.proxy_output import Output
 from octave.proxy_request import USAGE as USAGE
 from octave.proxy_request import Ended, Request, parse
+from octave.proxy_watch import Watch
 
 _PIECE_BYTES = 64 * 1024
 _HEARD_BYTES = 256 * 1024
@@ -58,6 +59,9 @@ _HEALTHY_S = 10.0
 _DONE, _FAILED, _LOCKED, _INTERRUPTED = 0, 1, 9, 130
 _SIGTERM = 15
 """signal(7); the module `signal` costs a quarter of our start."""
+
+_NONE = -1
+"""No descriptor."""
 
 Source = int | socket.socket
 Wait = Callable[[Source, float], None]
@@ -172,7 +176,9 @@ class _Pump:
         self._hello = request.hello()
         self._path = usual_socket(request.manifest, os.environ)
         self._ledger = Ledger()
+        self._watch = Watch()
         self._link: socket.socket | None = None
+        self._link_fd = _NONE
         self._output = Output()
         self._can_send = False
         self._is_client_done = False
@@ -191,6 +197,7 @@ class _Pump:
 
     def _join(self, joined: Joined) -> socket.socket:
         self._link, received = joined
+        self._link_fd = self._link.fileno()
         self._can_send = True
         self._joined_s = time.monotonic()
         self._tell(self._ledger.hear(received))
@@ -198,31 +205,34 @@ class _Pump:
 
     def _turn(self, source: Source | None, patience_s: float) -> bool:
         """Move what can be moved; return whether there is something to read at `source`."""
-        readable, writable, _ = select.select(*self._waiting_for(source), [], patience_s)
-        if self._link in writable:
+        watch, from_fd = self._watch, _number(source)
+        is_quiet = not watch.wait(*self._waiting_for(from_fd), patience_s)
+        if is_quiet:
+            if self._is_client_done or os.getppid() != self._request.client_pid:
+                raise Ended(_DONE)
+            return False
+        # Whatever is moved may end the link.
+        can_receive = watch.can_read(from_fd)
+        if watch.can_write(self._link_fd):
             self._send()
-        if 0 in readable:
+        if watch.can_read(0):
             self._read()
-        if 1 in writable:
+        if watch.can_write(1):
             self._write()
-        is_quiet = not readable and not writable
-        if is_quiet and (self._is_client_done or os.getppid() != self._request.client_pid):
-            raise Ended(_DONE)
-        return source in readable
+        return can_receive
 
-    def _waiting_for(self, source: Source | None) -> tuple[list[Source], list[Source]]:
-        readers: list[Source] = []
-        writers: list[Source] = []
-        if not self._is_client_done and self._ledger.unsent_bytes < _BUFFER_LIMIT_BYTES:
-            readers.append(0)
-        is_behind = len(self._output.waiting) >= _BUFFER_LIMIT_BYTES
-        if source is not None and not (is_behind and source is self._link):
-            readers.append(source)
-        if self._link is not None and self._can_send and self._ledger.unsent_bytes:
-            writers.append(self._link)
-        if self._output.waiting:
-            writers.append(1)
-        return readers, writers
+    def _waiting_for(self, from_fd: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        unsent_bytes, waiting_bytes = self._ledger.unsent_bytes, len(self._output.waiting)
+        readers: tuple[int, ...] = ()
+        if not self._is_client_done and unsent_bytes < _BUFFER_LIMIT_BYTES:
+            readers = (0,)
+        is_behind = waiting_bytes >= _BUFFER_LIMIT_BYTES
+        if from_fd != _NONE and not (is_behind and from_fd == self._link_fd):
+            readers = (*readers, from_fd)
+        writers: tuple[int, ...] = ()
+        if unsent_bytes and self._link_fd != _NONE and self._can_send:
+            writers = (self._link_fd,)
+        return readers, (*writers, 1) if waiting_bytes else writers
 
     def _read(self) -> None:
         try:
@@ -277,7 +287,7 @@ class _Pump:
 
     def _lose(self, link: socket.socket) -> None:
         link.close()
-        self._link = None
+        self._link, self._link_fd = None, _NONE
         if self._is_client_done:
             while self._output.waiting and select.select([], [1], [], _DRAIN_S)[1]:
                 self._write()
@@ -322,6 +332,13 @@ class _Pump:
         deadline_s = time.monotonic() + delay_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             self._turn(None, left_s)
+
+
+def _number(source: Source | None) -> int:
+    """Return its descriptor."""
+    if source is None:
+        return _NONE
+    return source if isinstance(source, int) else source.fileno()
 
 
 def _check_answer(line: bytes) -> None:

@@ -17,6 +17,9 @@ _LINE_LIMIT_BYTES = 32 * 2**20
 _ENTRY_BYTES = 128
 """What an id costs beyond its text."""
 
+_APART_BYTES = 64 * 1024
+"""Shorter pieces of a line are joined at once: kept each for itself they take more."""
+
 _TAIL_BYTES = 256
 """Ids and methods of messages that begin with their params stand in the last bytes."""
 
@@ -56,7 +59,7 @@ class Ledger:
     def __init__(self) -> None:
         self._said = bytearray()
         self._sent_bytes = 0
-        self._heard = bytearray()
+        self._heard: list[bytes] = []
         self._unsettled = b""
         self._open: dict[bytes, int] = {}
         self._open_bytes = 0
@@ -98,20 +101,28 @@ class Ledger:
         self.settle()
         end = piece.rfind(b"\n") + 1
         if not end:
-            self._heard += piece
+            self._keep(piece)
             return b""
         rest = piece[end:]
         lines = piece if not rest else piece[:end]
         if self._heard:
-            self._heard += lines
-            lines = bytes(self._heard)
-        self._heard = bytearray(rest)
+            lines = b"".join((*self._heard, lines))
+            self._heard.clear()
+        if rest:
+            self._heard.append(rest)
         if not self._unwanted:
             self._unsettled = lines
             return lines
         every = lines.split(b"\n")
         wanted = [line for line in every if self._is_wanted(line)]
         return lines if len(wanted) == len(every) else b"\n".join(wanted)
+
+    def _keep(self, piece: bytes) -> None:
+        # Put together once, where it is long: what grows is copied again and again.
+        if self._heard and len(self._heard[-1]) < _APART_BYTES:
+            self._heard[-1] += piece
+        else:
+            self._heard.append(piece)
 
     def settle(self) -> None:
         """Take note of what the lines heard last answer."""

@@ -87,6 +87,8 @@ class Listen:
     resources: frozenset[tuple[str, str]]
     """Server and URI."""
     send: Callable[[bytes], None]
+    session: object = None
+    """Whose it is."""
 
 
 class Audience:
@@ -165,8 +167,10 @@ class Audience:
         for member in self._of(speaker):
             if key in member.subscriptions:
                 member.ear.updated(plain)
+        owner = speaker.role.owner
         for listen in list(self._listens):
-            if key in listen.resources:
+            is_told = owner is None or owner.session is listen.session
+            if is_told and key in listen.resources:
                 listen.send(bridge.tagged(message, listen.identifier))
 
     def _of(self, speaker: Speaker) -> list[Member]:

@@ -14,6 +14,7 @@ from octave.gateway.eras import (
     SUBSCRIPTION_KEY,
     Envelope,
     envelope_members,
+    violated,
 )
 from octave.gateway.listing import text_of
 from octave.packages.offered import LISTS
@@ -46,11 +47,16 @@ _ADDED = frozenset({"resultType", "ttlMs", "cacheScope"})
 
 
 def to_modern_request(message: Message, envelope: Envelope) -> Message:
-    """Return a legacy client's request with the envelope of its session."""
+    """Return a legacy client's request with the envelope of its session.
+
+    Raises:
+        ProtocolViolated: its params are no object.
+    """
     members = envelope_members(envelope)
     meta = None if message.params is None else wire.member(message.params, "_meta")
-    if meta is not None and meta.startswith(b"{"):
-        return _spliced(message, {("params", "_meta"): with_first(meta, members)})
+    if meta is not None:
+        own = meta if meta.startswith(b"{") else b"{}"
+        return _spliced(message, {("params", "_meta"): with_first(own, members)})
     added = b'"_meta":{%b}' % members
     return with_params(message, added)
 
@@ -70,11 +76,20 @@ def without_envelope(message: Message) -> Message:
 
 
 def with_params(message: Message, members: bytes) -> Message:
-    """Return the request with further members, raw and without braces, in front of its params."""
-    if message.params is None:
+    """Return the request with further members, raw and without braces, in front of its params.
+
+    Raises:
+        ProtocolViolated: its params are no object.
+    """
+    params = message.params
+    if params == b"null":
+        return _spliced(message, {("params",): b"{%b}" % members})
+    if params is not None and not params.startswith(b"{"):
+        raise violated("`params` must be an object", wire.INVALID_PARAMS)
+    if params is None:
         line = message.line.rstrip()[:-1] + b',"params":{%b}}' % members
         return wire.decode(line)
-    return _spliced(message, {("params",): with_first(message.params, members)})
+    return _spliced(message, {("params",): with_first(params, members)})
 
 
 def to_modern_result(method: str, result: bytes, ttl_ms: int = 0) -> bytes:
@@ -122,6 +137,15 @@ def url_elicitations(error: bytes) -> list[bytes]:
     return wire.elements(wire.member(error, "data", "elicitations") or b"[]")
 
 
+def members_of(text: bytes) -> dict[str, bytes] | None:
+    """Return the members of a JSON object, raw; None for what is none."""
+    try:
+        return {key: bytes(value) for key, value in json_text.OBJECT.decode(text).items()}
+    except json_text.UNDECODED:
+        # Lone surrogates, for one, are legal.
+        return json_text.members_by_name(text) if text.startswith(b"{") else None
+
+
 def is_input_required(result: bytes | None) -> bool:
     """Whether a modern result is a question to the client."""
     if result is None or b"input_required" not in result:
@@ -132,7 +156,7 @@ def is_input_required(result: bytes | None) -> bool:
 def untagged(message: Message) -> bytes:
     """Return a notification of a modern subscription as a line without its subscription's id."""
     meta = wire.member(message.params or b"{}", "_meta")
-    if meta is None:
+    if meta is None or not meta.startswith(b"{"):
         return message.line
     rest = without(meta, [SUBSCRIPTION_KEY])
     params = message.params or b"{}"
@@ -148,7 +172,11 @@ def tagged(message: Message, subscription: bytes) -> bytes:
     member = b'"%b":%b' % (SUBSCRIPTION_KEY.encode(), subscription)
     meta = wire.member(message.params or b"{}", "_meta")
     if meta is not None:
-        return wire.splice(message.line, {("params", "_meta"): with_first(meta, member)})
+        # Of whichever kind: a server's odd notification is no reason to keep quiet.
+        own = meta if meta.startswith(b"{") else b"{}"
+        return wire.splice(message.line, {("params", "_meta"): with_first(own, member)})
+    if message.params is not None and not message.params.startswith(b"{"):
+        return wire.splice(message.line, {("params",): b'{"_meta":{%b}}' % member})
     return with_params(message, b'"_meta":{%b}' % member).line
 
 

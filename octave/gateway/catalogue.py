@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -19,6 +20,7 @@ import anyio.abc
 from octave.errors import NotRunning, OctaveError, ServerNotFound, did_you_mean
 from octave.gateway.listing import Listing, listing
 from octave.packages import offered as offered_file
+from octave.packages.launch import LaunchSpec
 from octave.packages.offered import LISTS, Offered
 from octave.runtime import wire, worker
 from octave.runtime.server import Server
@@ -56,6 +58,8 @@ class _Kept:
     warned: frozenset[str] = frozenset()
     """What the last look found to be wrong."""
     is_saved: bool = True
+    spec: LaunchSpec | None = None
+    """Of the server, when it was last looked whether the rest still holds."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,8 @@ class _Look:
     """One time a server is asked; everybody who wants the answer waits for the same."""
 
     noticed: set[str]
+    listed: anyio.Event = field(default_factory=anyio.Event)
+    """The lists are there; what else is to be known of the server follows."""
     done: anyio.Event = field(default_factory=anyio.Event)
     error: OctaveError | None = None
 
@@ -98,6 +104,7 @@ class Catalogue:
         self._looked_at_s: dict[str, float] = {}
         self._first_asked_s: dict[tuple[str, _Key], float] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        supervisor.on_asked = self.asked
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
@@ -151,19 +158,27 @@ class Catalogue:
         looks = [look for name in wanted if (look := self._due(name)) is not None]
         with anyio.move_on_after(FIRST_LISTS_S):
             for look in looks:
-                await look.done.wait()
+                await look.listed.wait()
         return [known for name in wanted if (known := self.listing(name)) is not None]
 
     def discovered(self, name: str, result: bytes) -> None:
         """Keep what a server of both eras answered to `server/discover`."""
+        self._amend(name, discover=result)
+
+    def asked(self, name: str) -> None:
+        """Keep that a server was seen to ask its client something."""
+        self._amend(name, asks=True)
+
+    def _amend(self, name: str, **known: Any) -> None:
         server = self._supervisor.servers.get(name)
         kept = None if server is None else self._kept_of(server)
         if server is None or kept is None or kept.listing is None or self._tasks is None:
             return
-        offered = replace(kept.listing.offered, discover=result)
-        kept.listing = replace(kept.listing, offered=offered)
-        server.offered = offered
-        self._tasks.start_soon(self._save, server)
+        server.offered = replace(kept.listing.offered, **known)
+        kept.listing = replace(kept.listing, offered=server.offered)
+        kept.is_saved = False
+        if name not in self._looks:
+            self._tasks.start_soon(self._save, server)
 
     def became_ready(self, name: str) -> None:
         """Ask the server, which has just answered its handshake, what it offers now."""
@@ -202,9 +217,10 @@ class Catalogue:
         return max(0.0, LOOKS_APART_S - since_s)
 
     def _kept_of(self, server: Server) -> _Kept:
-        key = (server.spec.version, server.spec.digest)
-        kept = self._kept.get(server.name)
-        shown = server.spec.tools
+        spec, kept = server.spec, self._kept.get(server.name)
+        if kept is not None and kept.spec is spec and server.offered is not None:
+            return kept
+        key, shown = (spec.version, spec.digest), spec.tools
         if kept is None or kept.key != key:
             found = offered_file.load(self._path_of(server.name), *key)
             kept = _Kept(key, listing(server.name, found, shown) if found else None)
@@ -212,6 +228,9 @@ class Catalogue:
             server.offered = found
         elif kept.listing is not None and kept.listing.filter != shown:
             kept.listing = listing(server.name, kept.listing.offered, shown)
+        if server.offered is None and kept.listing is not None:
+            server.offered = kept.listing.offered
+        kept.spec = spec
         return kept
 
     def _due(self, name: str) -> _Look | None:
@@ -241,7 +260,8 @@ class Catalogue:
                 hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         look = self._looks.get(name)
-        if look is None:
+        if look is None or look.listed.is_set():
+            # One that has its lists knows nothing of what changed since.
             if self._tasks is None:
                 raise NotRunning("the runtime is stopping")
             look = self._looks[name] = _Look(set())
@@ -255,7 +275,9 @@ class Catalogue:
             changed = await self._ask(server)
             # Before anybody else can run: who is shown the new lists needs not be told of them.
             self._tell(server, changed | look.noticed)
-            if not self._kept_of(server).is_saved:
+            look.listed.set()
+            await self._learn_eras(server)
+            while not self._kept_of(server).is_saved:
                 await self._save(server)
             look.error = None
         except OctaveError as error:
@@ -264,7 +286,9 @@ class Catalogue:
                 self._warn(server, [f"its lists are not to be had: {error.message}"])
             self._tell(server, look.noticed)
         finally:
-            del self._looks[server.name]
+            if self._looks.get(server.name) is look:
+                del self._looks[server.name]
+            look.listed.set()
             look.done.set()
 
     def _tell(self, server: Server, changed: set[str]) -> None:
@@ -294,6 +318,14 @@ class Catalogue:
             for kind in LISTS
             if offered.lists.get(kind, ()) != (old.offered.lists.get(kind, ()) if old else ())
         }
+
+    async def _learn_eras(self, server: Server) -> None:
+        known = self._kept_of(server).listing
+        if known is None or known.offered.eras:
+            return
+        learned = await server.asker.exchange.ask_eras(known.offered)
+        if learned.eras:
+            self._amend(server.name, eras=learned.eras, discover=learned.discover)
 
     def _warn(self, server: Server, warnings: Sequence[str]) -> None:
         """Write into the log of a server what its last look did not find to be wrong already."""

@@ -12,7 +12,7 @@ import anyio
 from octave.gateway.eras import Envelope
 from octave.runtime import wire
 from octave.runtime.handshake import Era, Opening, initialize_params
-from octave.runtime.questions import Question
+from octave.runtime.questions import OPEN_LIMIT, Question
 from octave.runtime.wire import Message
 
 Send = Callable[[bytes], None]
@@ -58,6 +58,11 @@ class Client:
         """The least severe log level it wants; None: it never said."""
         self._asked: dict[bytes, _Asked] = {}
         self._last_id = 0
+        self._late: dict[bytes, None] = {}
+        """Ids of what was withdrawn: an answer on its way must not be one to something else."""
+        self._looked_at = b"{}"
+        self._can_answer = False
+        """What `_looked_at` comes to."""
 
     @property
     def era(self) -> Era | None:
@@ -69,12 +74,17 @@ class Client:
     def can_answer(self, said: Envelope | None) -> bool:
         """Whether it can be asked something; `said` is the envelope of a modern request."""
         capabilities = self.capabilities if said is None else said.capabilities
-        return any(wire.member(capabilities, need) is not None for need in NEEDS.values())
+        if capabilities != self._looked_at:
+            # Looked at anew only when it says something else.
+            self._looked_at = capabilities
+            found = (wire.member(capabilities, need) for need in NEEDS.values())
+            self._can_answer = any(each is not None for each in found)
+        return self._can_answer
 
     def opening(self, said: Envelope | None) -> Opening:
         """Return how a legacy server is opened for this client alone: as it would do itself."""
         params = self.params if said is None else initialize_params(said.capabilities)
-        return Opening("legacy", params)
+        return Opening(params=params)
 
     @property
     def as_envelope(self) -> Envelope:
@@ -94,11 +104,13 @@ class Client:
         """
         message = question.message
         need = NEEDS.get(message.method or "")
-        if need is not None and wire.member(self.capabilities, need) is None:
-            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need}`")
+        lacks = need is not None and wire.member(self.capabilities, need) is None
+        if lacks or not self.is_listening:
+            text = f"the client has no `{need}`" if need else f"Method not found: {message.method}"
+            question.refuse(wire.METHOD_NOT_FOUND, text)
             return
         own = message.id or b"null"
-        is_kept = keeps_id and own not in self._asked
+        is_kept = keeps_id and own not in self._asked and own not in self._late
         identifier = own if is_kept else self._next_id()
         changes: dict[wire.Path, bytes] = {} if is_kept else {("id",): identifier}
         token = wire.member(message.params or b"{}", "_meta", "progressToken")
@@ -143,6 +155,8 @@ class Client:
         asked = self._asked.pop(message.id or b"", None)
         if asked is not None:
             asked.answered(message)
+        else:
+            self._late.pop(message.id or b"", None)
 
     def progressed(self, message: Message) -> bool:
         """Take a progress notification of the client; False when it is not about a question."""
@@ -161,6 +175,9 @@ class Client:
         asked = self._asked.pop(identifier, None)
         if asked is None:
             return
+        self._late[identifier] = None
+        if len(self._late) > OPEN_LIMIT:
+            del self._late[next(iter(self._late))]
         if said is not None:
             asked.send(wire.splice(said.line, {("params", "requestId"): identifier}))
         else:

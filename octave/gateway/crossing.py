@@ -5,6 +5,7 @@ asks meanwhile is asked in the way that the client understands.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from octave.gateway import bridge, rounds
 from octave.gateway.audience import LEVELS, is_at_least
@@ -37,18 +38,28 @@ class Crossing:
     def __init__(
         self, client: Client, session: object, send: Send, *, keeps_ids: bool = False
     ) -> None:
-        self.lot = Lot()
+        self.lot = Lot(session)
         self._client = client
         self._keeps_ids = keeps_ids
         self._session = session
-        self._owner = self._caller(send)
+        self._send = send
+        self._owner = Caller(session, send, self._asking(send))
+        self._known: tuple[bytes, Visitor] | None = None
+        """Whom a server sees in any legacy request, and the params of `initialize` that say so."""
 
     def instance(self, request: Request, server: Server) -> Instance:
         """Return the process of `server` that serves the request, up or not."""
+        return server.instance_for(self._visitor(request))
+
+    def _visitor(self, request: Request) -> Visitor:
         client, said = self._client, request.envelope
-        return server.instance_for(
-            Visitor(request.era, self._owner, client.can_answer(said), client.opening(said))
-        )
+        if said is not None:
+            can_answer, opening = client.can_answer(said), client.opening(said)
+            return Visitor("modern", self._owner, can_answer, opening)
+        if self._known is None or self._known[0] is not client.params:
+            can_answer, opening = client.can_answer(None), client.opening(None)
+            self._known = client.params, Visitor("legacy", self._owner, can_answer, opening)
+        return self._known[1]
 
     async def over(self, request: Request, server: Server, changes: Changes) -> bytes:
         """Return the server's answer as a line for the client; `changes` as `wire.splice` has them.
@@ -56,6 +67,8 @@ class Crossing:
         Raises as `Exchange.forward`, `rounds.play` and `Lot.call` do.
         """
         instance = self.instance(request, server)
+        if not instance.is_era_known:
+            await instance.exchange.greeting()
         if request.era == instance.era:
             answer = await self._as_it_is(request, instance, changes)
         elif request.era == "modern":
@@ -63,7 +76,7 @@ class Crossing:
         else:
             answer = await self._to_modern(request, instance, changes)
         await breathe(answer.line)
-        return wire.splice(answer.line, {("id",): request.id})
+        return wire.rewrite(answer, {("id",): request.id})
 
     def submit(
         self, request: Request, route: Route, done: Done, again: Callable[[], None]
@@ -121,29 +134,17 @@ class Crossing:
     def _caller_of(self, request: Request) -> Caller:
         if request.era == "modern":
             return _unasked(request)
-        return self._caller(request.send, request)
+        send, owner = request.send, self._owner
+        asked = owner.on_question if send is self._send else self._asking(send)
+        cancellation = request.get_cancellation
+        return Caller(self._session, send, asked, cancellation, request.on_submitted, owner)
 
-    def _caller(self, send: Send, request: Request | None = None) -> Caller:
-        client, keeps_ids = self._client, self._keeps_ids
-
-        def asked(question: Question) -> None:
-            client.pass_on(question, send, keeps_id=keeps_ids)
-
-        return Caller(
-            self._session,
-            send,
-            asked,
-            lambda: None if request is None else request.cancellation,
-            _ignore if request is None else request.on_submitted,
-        )
+    def _asking(self, send: Send) -> Callable[[Question], None]:
+        return partial(self._client.pass_on, send=send, keeps_id=self._keeps_ids)
 
 
 def _unasked(request: Request) -> Caller:
-    return Caller(None, request.send, None, lambda: request.cancellation, request.on_submitted)
-
-
-def _ignore(_: object) -> None:
-    """What belongs to no request is not taken back."""
+    return Caller(None, request.send, None, request.get_cancellation, request.on_submitted)
 
 
 def _modern_error(request: Request, answer: Message, error: bytes) -> Message:

@@ -4,12 +4,12 @@ Each session has its own wishes; a server that serves several is asked for the m
 wants, and each hears no more than it asked for.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import anyio
 import msgspec
 
-from octave.errors import OctaveError, UsageError
+from octave.errors import OctaveError, ServerBusy, UsageError
 from octave.gateway.audience import Listen, Member, is_at_least, level_named
 from octave.gateway.client import Client
 from octave.gateway.crossing import Crossing
@@ -22,6 +22,9 @@ from octave.runtime import wire
 from octave.runtime.instance import Instance
 from octave.runtime.interests import ACKNOWLEDGED
 from octave.runtime.server import Server
+
+SUBSCRIPTIONS_LIMIT = 1024
+"""Resources that one session, or one subscription, may want to hear of."""
 
 
 class Hearing:
@@ -47,6 +50,15 @@ class Hearing:
         self._client = client
         self._member = member
         self._say = say
+        self._subscribed: dict[tuple[str, str], Instance] = {}
+        """The processes that were asked, by server and URI."""
+
+    def close(self) -> None:
+        """Want nothing any more."""
+        while self._subscribed:
+            (_, uri), instance = self._subscribed.popitem()
+            instance.interests.drop(uri)
+        self._member.subscriptions.clear()
 
     async def set_level(self, request: Request) -> bytes:
         """Answer a `logging/setLevel`."""
@@ -57,7 +69,8 @@ class Hearing:
             self._client.level = self._member.level = level
         if not self._member.scope.single:
             for server in self._face.servers():
-                await self._raise_level(request, server)
+                # Not awaited: one of them may be slow, and the client need not know.
+                self._crossing.lot.tasks.start_soon(self._raise_level, request, server)
             return request.result(b"{}")
         (server,) = self._face.servers()
         await self._router.reach(server, request.era)
@@ -88,29 +101,38 @@ class Hearing:
         instance = self._crossing.instance(request, route.server)
         if request.method == "resources/unsubscribe":
             return await self._unsubscribe(request, route, instance, key)
-        if key in self._member.subscriptions or instance.era == "modern":
-            is_new = key not in self._member.subscriptions
-            # Before the answer: the first update may follow it on the heels.
-            self._member.subscriptions.add(key)
-            if is_new:
-                await instance.interests.subscribe(key[1])
+        if key in self._subscribed:
             return request.result(b"{}")
+        if len(self._subscribed) >= SUBSCRIPTIONS_LIMIT:
+            raise ServerBusy(f"{SUBSCRIPTIONS_LIMIT} resources are subscribed to already")
+        # Before the answer: the first update may follow it on the heels.
         self._member.subscriptions.add(key)
-        answer = await self._crossing.over(request, route.server, route.changes)
-        if wire.decode(answer).error is not None:
-            self._member.subscriptions.discard(key)
-        else:
-            instance.interests.add(key[1])
+        self._subscribed[key] = instance
+        instance.interests.add(key[1])
+        try:
+            if instance.era == "modern":
+                await instance.interests.ask_for(key[1])
+                return request.result(b"{}")
+            answer = await self._crossing.over(request, route.server, route.changes)
+            if wire.decode(answer).error is not None:
+                self._forget(key)
+        except BaseException:
+            self._forget(key)
+            raise
         return answer
+
+    def _forget(self, key: tuple[str, str]) -> Instance | None:
+        self._member.subscriptions.discard(key)
+        instance = self._subscribed.pop(key, None)
+        if instance is not None:
+            instance.interests.drop(key[1], is_told=True)
+        return instance
 
     async def _unsubscribe(
         self, request: Request, route: Route, instance: Instance, key: tuple[str, str]
     ) -> bytes:
-        had = key in self._member.subscriptions
-        self._member.subscriptions.discard(key)
-        if had and not instance.interests.remove(key[1]):
-            return request.result(b"{}")
-        if instance.era == "modern":
+        instance = self._forget(key) or instance
+        if instance.era == "modern" or instance.interests.has(key[1]):
             return request.result(b"{}")
         return await self._crossing.over(request, route.server, route.changes)
 
@@ -132,9 +154,10 @@ class Hearing:
             lists,
             frozenset((instance.name, uri) for instance, uri in resources),
             lambda line: self._say(request.send, line),
+            self._member.session,
         )
         meta = b'{"%b":%b}' % (SUBSCRIPTION_KEY.encode(), request.id)
-        params = b'{"_meta":%b,"notifications":%b}' % (meta, msgspec.json.encode(accepted))
+        params = b'{"_meta":%b,"notifications":%b}' % (meta, wire.text(accepted))
         self._say(request.send, wire.notification(ACKNOWLEDGED, params))
         self._router.audience.listen(listen)
         try:
@@ -147,15 +170,16 @@ class Hearing:
         return listen_result(request)
 
     async def _listen_to(
-        self, request: Request, uris: Iterable[object]
+        self, request: Request, uris: Sequence[object]
     ) -> list[tuple[Instance, str]]:
         """Return what can be listened to of `uris`, now that it is."""
         found: list[tuple[Instance, str]] = []
-        for uri in uris:
-            if not isinstance(uri, str):
-                raise violated("`resourceSubscriptions` holds no URIs", wire.INVALID_PARAMS)
+        wanted = [uri for uri in uris if isinstance(uri, str)]
+        if len(wanted) != len(uris):
+            raise violated("`resourceSubscriptions` holds no URIs", wire.INVALID_PARAMS)
+        for uri in wanted[:SUBSCRIPTIONS_LIMIT]:
             try:
-                params = msgspec.json.encode({"uri": uri})
+                params = wire.text({"uri": uri})
                 asked = wire.decode(wire.request(1, "resources/subscribe", params))
                 route = await self._face.route(Request(asked, request.send, request.envelope))
                 if route is None:

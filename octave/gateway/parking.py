@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
-import msgspec
 
 from octave.errors import OctaveError, ServerBusy
+from octave.gateway.bridge import members_of
 from octave.gateway.client import NEEDS
 from octave.gateway.eras import Envelope, violated
 from octave.gateway.listing import text_of
@@ -33,7 +33,8 @@ PARKED_LIMIT = 64
 """Of one session. Each keeps a call, and what it is part of, from ending."""
 TOKEN_BYTES = 24
 
-_RESPONSES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_NUMBER = secrets.token_hex(8)
+"""Tells a number from the string of its digits."""
 
 Work = Callable[[Caller], Awaitable[Message]]
 """Makes the call for a caller and gives the answer."""
@@ -46,16 +47,22 @@ class _Parked:
     capabilities: bytes
     request: Request | None
     """Its latest round; None between two."""
+    token: str | None = None
+    """Under which it is parked now."""
+    expiry: asyncio.TimerHandle | None = None
     questions: dict[str, Question] = field(default_factory=dict)
-    outcome: Message | OctaveError | None = None
+    outcome: Message | Exception | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     news: anyio.Event = field(default_factory=anyio.Event)
     asked: int = 0
+    is_over: bool = False
 
     def say(self, line: bytes) -> None:
         # Between two rounds nobody is there to be told anything.
-        if self.request is not None:
-            self.request.send(line)
+        token = self.request and wire.member(self.request.params, "_meta", "progressToken")
+        if self.request is not None and token:
+            # The server knows that of the first round only.
+            self.request.send(wire.splice(line, {("params", "progressToken"): token}))
 
     def cancellation(self) -> Message | None:
         return None if self.request is None else self.request.cancellation
@@ -69,9 +76,13 @@ class _Parked:
         self.news = anyio.Event()
 
     def hear(self, question: Question) -> None:
-        need = NEEDS.get(question.message.method or "")
-        if need is None or wire.member(self.capabilities, need) is None:
-            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need or 'such method'}`")
+        method = question.message.method or ""
+        need = NEEDS.get(method)
+        if self.is_over or need is None:
+            question.refuse(wire.METHOD_NOT_FOUND, f"Method not found: {method}")
+            return
+        if wire.member(self.capabilities, need) is None:
+            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need}`")
             return
         self.asked += 1
         key = f"{need}-{self.asked}"
@@ -87,8 +98,9 @@ class _Parked:
 class Lot:
     """The calls of one session that may be parked; `tasks` is the session's."""
 
-    def __init__(self) -> None:
+    def __init__(self, session: object) -> None:
         self.tasks: anyio.abc.TaskGroup
+        self._session = session
         self._parked: dict[str, _Parked] = {}
 
     async def call(self, request: Request, envelope: Envelope, work: Work) -> Message:
@@ -102,40 +114,48 @@ class Lot:
             OctaveError: what `work` raises.
         """
         message = request.message
-        state = wire.member(request.params, "requestState")
-        if state is not None:
-            parked = self._resumed(message, json.loads(state))
+        if wire.member(request.params, "requestState") is not None:
+            parked = self._resumed(message, text_of(request.params, "requestState"))
             parked.request = request
         else:
             if len(self._parked) >= PARKED_LIMIT:
-                raise ServerBusy(f"{PARKED_LIMIT} calls wait for answers of their client already")
+                raise _too_many()
             parked = _Parked(_digest(message), envelope.capabilities, request)
-            self.tasks.start_soon(_run, parked, work)
+            # Where a session stands for many clients, each call is of somebody else.
+            asked = self._session if request.is_of_one_client else parked
+            self.tasks.start_soon(self._run, parked, work, asked)
         return await self._outcome(parked, message)
 
     async def _outcome(self, parked: _Parked, message: Message) -> Message:
         try:
-            while parked.outcome is None and not parked.questions:
-                await parked.news.wait()
-            if parked.outcome is None:
+            while parked.outcome is None:
+                if not parked.questions:
+                    await parked.news.wait()
+                    continue
                 await anyio.sleep(GATHER_S)
+                # Meanwhile it may have been answered, or the server wants to know no more.
+                if parked.questions:
+                    break
         except anyio.get_cancelled_exc_class():
             parked.scope.cancel()
             raise
-        if isinstance(parked.outcome, OctaveError):
+        if isinstance(parked.outcome, Exception):
             raise parked.outcome
         return parked.outcome or self._park(parked, message.id or b"null")
 
     def _park(self, parked: _Parked, identifier: bytes) -> Message:
-        token = secrets.token_urlsafe(TOKEN_BYTES)
+        if len(self._parked) >= PARKED_LIMIT:
+            parked.scope.cancel()
+            raise _too_many()
+        token = parked.token = secrets.token_urlsafe(TOKEN_BYTES)
         self._parked[token] = parked
         parked.request = None
-        asyncio.get_running_loop().call_later(PARKED_S, self._expire, token)
+        parked.expiry = asyncio.get_running_loop().call_later(PARKED_S, self._expire, parked)
         requests = (
             b'%b:{"method":%b%b}'
             % (
-                msgspec.json.encode(key),
-                msgspec.json.encode(question.message.method),
+                wire.text(key),
+                wire.text(question.message.method),
                 b"" if question.message.params is None else b',"params":' + question.message.params,
             )
             for key, question in parked.questions.items()
@@ -143,46 +163,55 @@ class Lot:
         result = b'{"resultType":"input_required","inputRequests":{%b},"requestState":"%b"}'
         return wire.decode(wire.result(identifier, result % (b",".join(requests), token.encode())))
 
-    def _expire(self, token: str) -> None:
-        parked = self._parked.pop(token, None)
-        if parked is not None:
-            parked.scope.cancel()
+    def _expire(self, parked: _Parked) -> None:
+        self._unpark(parked)
+        parked.scope.cancel()
 
-    def _resumed(self, message: Message, token: object) -> _Parked:
-        parked = self._parked.get(token) if isinstance(token, str) else None
+    def _unpark(self, parked: _Parked) -> None:
+        if parked.token is not None:
+            del self._parked[parked.token]
+        if parked.expiry is not None:
+            parked.expiry.cancel()
+        parked.token = parked.expiry = None
+
+    def _resumed(self, message: Message, token: str | None) -> _Parked:
+        parked = None if token is None else self._parked.get(token)
         if parked is None or parked.digest != _digest(message):
             # Also of a call that has ended long ago, as after a restart.
             raise violated("`requestState` is unknown, used or expired", wire.INVALID_PARAMS)
         answers = _responses(message)
-        assert isinstance(token, str)
-        del self._parked[token]
+        self._unpark(parked)
         for key in [key for key in parked.questions if key in answers]:
             parked.questions.pop(key).answer(wire.result(b"null", answers[key]))
         return parked
 
-
-async def _run(parked: _Parked, work: Work) -> None:
-    caller = Caller(parked, parked.say, parked.hear, parked.cancellation, parked.submitted)
-    with parked.scope:
+    async def _run(self, parked: _Parked, work: Work, asked: object) -> None:
+        caller = Caller(asked, parked.say, parked.hear, parked.cancellation, parked.submitted)
         try:
-            parked.outcome = await work(caller)
-        except OctaveError as error:
+            with parked.scope:
+                parked.outcome = await work(caller)
+        except Exception as error:  # noqa: BLE001 - carried to the edge, where the request is answered
             parked.outcome = error
         finally:
+            parked.is_over = True
             for question in list(parked.questions.values()):
                 question.refuse(wire.INTERNAL_ERROR, "the client did not answer in time")
             parked.questions.clear()
-    if parked.outcome is None:
-        parked.outcome = OctaveError("the call was given up")
-    parked.tell()
+            if parked.outcome is None:
+                # Given up: nobody comes back for it.
+                self._unpark(parked)
+                parked.outcome = OctaveError("the call was given up")
+            parked.tell()
+
+
+def _too_many() -> ServerBusy:
+    return ServerBusy(f"{PARKED_LIMIT} calls wait for answers of their client already")
 
 
 def _responses(message: Message) -> dict[str, bytes]:
-    raw = wire.member(message.params or b"{}", "inputResponses") or b"{}"
-    try:
-        found = {key: bytes(value) for key, value in _RESPONSES.decode(raw).items()}
-    except msgspec.DecodeError:
-        raise violated("`inputResponses` is no object", wire.INVALID_PARAMS) from None
+    found = members_of(wire.member(message.params or b"{}", "inputResponses") or b"{}")
+    if found is None:
+        raise violated("`inputResponses` is no object", wire.INVALID_PARAMS)
     wrong = [key for key, value in found.items() if not value.startswith(b"{")]
     if wrong:
         text = f"`inputResponses` holds what is no result: {', '.join(wrong)[:200]}"
@@ -196,7 +225,7 @@ def _digest(message: Message) -> bytes:
     raw = wire.member(params, "arguments") or b"{}"
     try:
         # Written anew by a client, the same may come in other words.
-        arguments = json.loads(raw, parse_int=str, parse_float=str)
+        arguments = json.loads(raw, parse_int=_NUMBER.__add__, parse_float=_NUMBER.__add__)
         text = json.dumps([*parts, arguments], sort_keys=True).encode()
     except RecursionError:
         text = json.dumps(parts).encode() + raw

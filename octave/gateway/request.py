@@ -1,8 +1,8 @@
 """One request of a client, from its arrival to its answer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import anyio
 import msgspec
 
 from octave.errors import NotFound, OctaveError, ProtocolViolated, UsageError
@@ -12,8 +12,7 @@ from octave.runtime import wire
 from octave.runtime.handshake import Era
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """What a client asked, and where what is said about it goes."""
 
     message: wire.Message
@@ -25,6 +24,12 @@ class Request:
     """The notification with which the client took it back, if it did."""
     withdraw: Callable[[], object] = lambda: None
     """Takes it back from the server that has it."""
+    is_of_one_client: bool = True
+    """Everything in its session is of the same client."""
+
+    def get_cancellation(self) -> wire.Message | None:
+        """Return the notification with which the client took it back, if it did."""
+        return self.cancellation
 
     def on_submitted(self, cancel: Callable[[], object]) -> None:
         """Take what takes it back from the server that has it now."""
@@ -59,11 +64,38 @@ class Request:
         return wire.error(self.id, wire.METHOD_NOT_FOUND, f"Method not found: {self.method}")
 
 
+class Open(msgspec.Struct, eq=False):
+    """A request of a session that is not answered yet."""
+
+    request: Request
+    server: str | None = None
+    """Who has it now."""
+    take_back: Callable[[], None] | None = None
+    """Takes it back from its server and ends it; None: a task answers it."""
+    _scope: anyio.CancelScope | None = None
+
+    @property
+    def scope(self) -> anyio.CancelScope:
+        """Of the task that answers it; most need none."""
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+        return self._scope
+
+    def cancel(self) -> None:
+        """End it without an answer."""
+        if self.take_back is not None:
+            self.take_back()
+            return
+        # Here and now, and whoever waits for the answer.
+        self.request.withdraw()
+        self.scope.cancel()
+
+
 def refusal(identifier: bytes, error: OctaveError) -> bytes:
     """Return the answer that tells a client why Octave could not do its part."""
     if isinstance(error, ProtocolViolated):
         data = error.details.get("rpcData")
-        raw = None if data is None else msgspec.json.encode(data)
+        raw = None if data is None else wire.text(data)
         return wire.error(identifier, error.details["rpcCode"], error.message, raw)
     invalid = isinstance(error, (NotFound, UsageError))
     code = wire.INVALID_PARAMS if invalid else wire.INTERNAL_ERROR
@@ -75,4 +107,4 @@ def refusal(identifier: bytes, error: OctaveError) -> bytes:
     told: dict[str, object] = {"octave": error.as_json()}
     if "uri" in error.details:
         told["uri"] = error.details["uri"]
-    return wire.error(identifier, code, text, msgspec.json.encode(told))
+    return wire.error(identifier, code, text, wire.text(told))

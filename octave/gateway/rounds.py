@@ -8,21 +8,20 @@ was asked for. A legacy client cannot, but it can be asked each thing by a reque
 from collections.abc import Awaitable, Callable
 
 import anyio
-import msgspec
 
 from octave.errors import OctaveError
 from octave.gateway import bridge
-from octave.gateway.client import Client, Gone, Send
+from octave.gateway.client import NEEDS, Client, Gone, Send
 from octave.gateway.listing import text_of
 from octave.runtime import wire
 from octave.runtime.wire import Message
 
 ROUNDS = 10
 """As many as the official clients go through."""
+ANSWERS_S = 600.0
+"""A person fills in a form; whoever takes longer has left."""
 FIRST_WAIT_S, LAST_WAIT_S = 0.05, 0.25
 """Between two rounds in which the server asks nothing, doubled each time: it is not ready yet."""
-
-_REQUESTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Exchange = Callable[[Message], Awaitable[Message]]
 """Sends a request and gives the answer."""
@@ -37,11 +36,13 @@ async def play(message: Message, exchange: Exchange, client: Client, send: Send)
         OctaveError: the client has left, or the server asks again and again.
     """
     current, wait_s = message, FIRST_WAIT_S
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS + 1):
         answer = await exchange(current)
         if not bridge.is_input_required(answer.result):
             return answer
-        asked = _requests(answer.result or b"{}")
+        if number == ROUNDS:
+            break
+        asked = _requests(answer.result or b"{}", client)
         if not asked:
             await anyio.sleep(wait_s)
             wait_s = min(2 * wait_s, LAST_WAIT_S)
@@ -53,14 +54,24 @@ async def play(message: Message, exchange: Exchange, client: Client, send: Send)
     raise OctaveError(f"the server asked its client more than {ROUNDS} times in one call")
 
 
-def _requests(result: bytes) -> dict[str, bytes]:
-    raw = wire.member(result, "inputRequests")
-    if raw is None:
-        return {}
-    try:
-        return {key: bytes(value) for key, value in _REQUESTS.decode(raw).items()}
-    except msgspec.DecodeError as error:
-        raise OctaveError(f"the server's `inputRequests` cannot be read: {error}") from error
+def _requests(result: bytes, client: Client) -> dict[str, bytes]:
+    """Return what is asked, by its key.
+
+    Raises:
+        OctaveError: the client cannot be asked that, or it is no question.
+    """
+    asked = bridge.members_of(wire.member(result, "inputRequests") or b"{}")
+    if asked is None:
+        raise OctaveError("the server's `inputRequests` is no object")
+    for request in asked.values():
+        method = text_of(request, "method")
+        need = NEEDS.get(method or "")
+        if need is None:
+            shown = "what is no request" if method is None else f"`{method}`"
+            raise OctaveError(f"the server asks its client {shown}, which no client knows")
+        if wire.member(client.capabilities, need) is None:
+            raise OctaveError(f"the server asks for `{need}`, which the client does not have")
+    return asked
 
 
 async def _gather(asked: dict[str, bytes], client: Client, send: Send) -> dict[str, Message]:
@@ -78,9 +89,12 @@ async def _gather(asked: dict[str, bytes], client: Client, send: Send) -> dict[s
             if answers[key].error is not None:
                 tasks.cancel_scope.cancel()
 
-    async with anyio.create_task_group() as tasks:
-        for key, request in asked.items():
-            tasks.start_soon(one, key, request)
+    with anyio.move_on_after(ANSWERS_S) as patience:
+        async with anyio.create_task_group() as tasks:
+            for key, request in asked.items():
+                tasks.start_soon(one, key, request)
+    if patience.cancelled_caught:
+        raise OctaveError("the client did not answer what the server asked")
     if is_gone:
         raise OctaveError("the client has left before it answered what the server asked")
     return answers
@@ -91,8 +105,7 @@ def _more(answers: dict[str, Message], result: bytes) -> bytes:
     members = []
     if answers:
         given = (
-            b"%b:%b" % (msgspec.json.encode(key), answer.result or b"null")
-            for key, answer in answers.items()
+            b"%b:%b" % (wire.text(key), answer.result or b"null") for key, answer in answers.items()
         )
         members.append(b'"inputResponses":{%b}' % b",".join(given))
     state = wire.member(result, "requestState")

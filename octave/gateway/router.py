@@ -117,8 +117,11 @@ class Router:
         name = None if kind is None else text_of(params, "name")
         if kind is None or name is None:
             return None
-        known = map(self.catalogue.listing, self.names(scope))
-        found = _named([_table(each, kind) for each in known if each], name)
+        found: list[Entry] = []
+        for server in self.names(scope):
+            known = self.catalogue.listing(server)
+            if known is not None:
+                found += (known.tools if kind == "tool" else known.prompts).get(name, ())
         return self._to(found[0], ("name",)) if len(found) == 1 else None
 
     async def know_eras(self, server: Server) -> None:

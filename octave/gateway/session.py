@@ -6,15 +6,15 @@ A malformed line costs that line. Only Octave's own errors are made here; a serv
 they came.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
 import msgspec
 
-from octave.errors import OctaveError, ServerBusy
+from octave.errors import OctaveError, ServerBusy, ServerNotFound
 from octave.gateway import bridge
 from octave.gateway.audience import (
     LEVELS,
@@ -33,7 +33,7 @@ from octave.gateway.eras import (
 from octave.gateway.face import KINDS, face
 from octave.gateway.hearing import Hearing, listen_result
 from octave.gateway.listing import text_of
-from octave.gateway.request import Request, refusal
+from octave.gateway.request import Open, Request, refusal
 from octave.gateway.router import Router
 from octave.runtime import wire
 from octave.runtime.interests import LISTEN
@@ -55,23 +55,6 @@ class SessionOverflow(Exception):
     """Raised by `send`: the client does not read, and no more can be kept for it."""
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
-    request: Request
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    server: str | None = None
-    """Who has it now."""
-    cancel: Callable[[], None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cancel = self.leave
-
-    def leave(self) -> None:
-        """Take it back from its server here and now, and end whoever waits for the answer."""
-        self.request.withdraw()
-        self.scope.cancel()
-
-
 class Session:
     """One conversation.
 
@@ -86,13 +69,15 @@ class Session:
         self._scope = scope
         self._send = send
         self._client = Client()
-        self._crossing = Crossing(self._client, self, self._write, keeps_ids=scope.single)
+        self._unasked = self._write
+        """What belongs to no channel of its own; always the same object."""
+        self._crossing = Crossing(self._client, self, self._unasked, keeps_ids=scope.single)
         self._face = face(router, scope, self._crossing)
         self._member = Member(scope, self, self)
         self._hearing = Hearing(
             router, self._face, self._crossing, self._client, self._member, self._say
         )
-        self._open: dict[object, _Open] = {}
+        self._open: dict[object, Open] = {}
         self._ended = anyio.Event()
         self._finishing = False
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -142,12 +127,13 @@ class Session:
         What is said about it meanwhile goes through `send`, in front of the answer. Cancelled, it
         is cancelled at the server too. Modern requests may share ids: who they are of is not known.
         """
-        key = object() if is_modern(message) else message.id or b"null"
+        is_of_one = not is_modern(message)
+        key: object = (message.id or b"null") if is_of_one else object()
         if key in self._open:
             return _refused(message, "a request with this id is still open")
         if len(self._open) >= REQUESTS_LIMIT:
             return self._too_many(message)
-        entry = self._open[key] = _Open(Request(message, send))
+        entry = self._open[key] = Open(Request(message, send, is_of_one_client=is_of_one))
         try:
             with entry.scope:
                 return await self._answer(key, entry)
@@ -174,6 +160,7 @@ class Session:
                 entry.cancel()
         self._ended.set()
         self._router.audience.leave(self._member)
+        self._hearing.close()
         self._client.leave()
         for server in self._router.all_servers():
             server.dismiss(self)
@@ -241,11 +228,11 @@ class Session:
         elif len(self._open) >= REQUESTS_LIMIT:
             self._write(self._too_many(message))
         else:
-            entry = self._open[identifier] = _Open(Request(message, self._write))
+            entry = self._open[identifier] = Open(Request(message, self._unasked))
             if not self._is_passed_on(identifier, entry, tasks):
                 tasks.start_soon(self._serve, identifier, entry)
 
-    def _is_passed_on(self, identifier: bytes, entry: _Open, tasks: anyio.abc.TaskGroup) -> bool:
+    def _is_passed_on(self, identifier: bytes, entry: Open, tasks: anyio.abc.TaskGroup) -> bool:
         """Hand a request to its server here and now; False where something has to be awaited.
 
         The answer then comes without a task, and before anything the server says after it.
@@ -265,14 +252,14 @@ class Session:
             if isinstance(outcome, OctaveError):
                 self._end(identifier, refusal(identifier, outcome))
                 return
-            self._face.saw(route.server.name, outcome.line)
             if len(outcome.line) >= LONG_BYTES:
                 tasks.start_soon(self._end_slowly, identifier, outcome)
             else:
-                self._end(identifier, wire.splice(outcome.line, {("id",): identifier}))
+                self._end(identifier, wire.rewrite(outcome, {("id",): identifier}))
+            self._face.saw(route.server.name, outcome.line)
 
         def again() -> None:
-            entry.cancel = entry.leave
+            entry.take_back = None
             tasks.start_soon(self._serve, identifier, entry)
 
         cancel = self._crossing.submit(request, route, done, again)
@@ -283,12 +270,12 @@ class Session:
             cancel()
             self._end(identifier, None)
 
-        entry.server, entry.cancel = route.server.name, cancelled
+        entry.server, entry.take_back = route.server.name, cancelled
         return True
 
     async def _end_slowly(self, identifier: bytes, answer: wire.Message) -> None:
         await breathe(answer.line)
-        self._end(identifier, wire.splice(answer.line, {("id",): identifier}))
+        self._end(identifier, wire.rewrite(answer, {("id",): identifier}))
 
     def _end(self, identifier: bytes, line: bytes | None) -> None:
         if self._open.pop(identifier, None) is None:
@@ -309,6 +296,10 @@ class Session:
         )
 
     def _note(self, message: wire.Message) -> None:
+        with contextlib.suppress(ServerNotFound):
+            self._pass_note(message)
+
+    def _pass_note(self, message: wire.Message) -> None:
         if message.method == "notifications/cancelled":
             identifier = wire.member(message.params or b"{}", "requestId")
             entry = self._open.get(identifier or b"")
@@ -324,7 +315,7 @@ class Session:
             for server in self._face.servers():
                 server.notify(message.line, self)
 
-    async def _serve(self, identifier: bytes, entry: _Open) -> None:
+    async def _serve(self, identifier: bytes, entry: Open) -> None:
         try:
             with entry.scope:
                 self._write(await self._answer(identifier, entry))
@@ -335,11 +326,14 @@ class Session:
 
     # Answers.
 
-    async def _answer(self, key: object, entry: _Open) -> bytes:
+    async def _answer(self, key: object, entry: Open) -> bytes:
         message = entry.request.message
         identifier = entry.request.id
         try:
             await breathe(message.line)
+            if self._ended.is_set():
+                # Nothing may be begun for it that its end would have ended.
+                return _refused(message, "the session is over")
             self._read_envelope(entry.request)
             if entry.request.envelope is not None:
                 return await self._modern(entry)
@@ -350,7 +344,7 @@ class Session:
             _log.exception("a bug while serving `%s`", message.method)
             return wire.error(identifier, wire.INTERNAL_ERROR, "internal error of Octave")
 
-    async def _legacy(self, entry: _Open) -> bytes:
+    async def _legacy(self, entry: Open) -> bytes:
         request = entry.request
         match request.method:
             case "initialize":
@@ -369,7 +363,7 @@ class Session:
                 return request.unknown_method()
         return await self._pass(entry)
 
-    async def _modern(self, entry: _Open) -> bytes:
+    async def _modern(self, entry: Open) -> bytes:
         request = entry.request
         if request.method == "server/discover":
             return request.result(await self._face.discover(request))
@@ -379,7 +373,7 @@ class Session:
             return request.unknown_method()
         return await self._pass(entry)
 
-    async def _pass(self, entry: _Open) -> bytes:
+    async def _pass(self, entry: Open) -> bytes:
         """Answer a list, or let the server answer that the request is for."""
         request = entry.request
         kind = KINDS.get(request.method)

@@ -27,6 +27,9 @@ from octave.runtime.wire import Message
 PERMANENT_EXIT_CODES = {126, 127}
 """A program could not be executed, or was not found: what shells and `env` say."""
 
+TOLD_S = 30.0
+"""For the answer to a question that nobody waits for; later ones are strays."""
+
 _PROGRESS = "notifications/progress"
 _CANCELLED = "notifications/cancelled"
 
@@ -146,6 +149,13 @@ class Connection:
 
         return await outcome_of(submit)
 
+    def tell(self, method: str, params: bytes) -> None:
+        """Ask something of Octave's own whose answer nobody waits for."""
+        link_id = self._pending.next_id()
+        call = Call(method, TOLD_S, TOLD_S, _ignore)
+        with contextlib.suppress(ServerBusy, ServerDied):
+            self._submit(link_id, wire.request(link_id, method, params), call)
+
     async def forward(
         self,
         message: Message,
@@ -202,7 +212,7 @@ class Connection:
         if token is not None:
             edits["params", "_meta", "progressToken"] = link_id
             call.token = token
-        return self._submit(link_id, wire.splice(message.line, edits), call)
+        return self._submit(link_id, wire.rewrite(message, edits), call)
 
     def send(self, line: bytes) -> None:
         """Send an answer or notification; dropped when the queue is full or the server gone."""
@@ -277,7 +287,11 @@ class Connection:
 
     def _route(self, message: Message) -> bool:
         if message.method is None:
-            return self._pending.answered(message)
+            call = self._pending.answered(message)
+            if call is None:
+                return False
+            self._process.heed()
+            return call.is_awaited
         if message.id is not None:
             self._asked(message)
         elif message.method == _PROGRESS:
@@ -344,7 +358,11 @@ class Connection:
             answer = await self.request(handshake.METHOD, opening.params, timeout_s)
             if opening.era == "legacy" or not handshake.wants_modern(answer):
                 return handshake.read(answer)
-        return handshake.read_discover(await self.request(handshake.DISCOVER, None, timeout_s))
+        discovered = await self.request(handshake.DISCOVER, None, timeout_s)
+        if discovered.result is None and opening.era != "modern":
+            # It speaks no other era: what it said first is why.
+            return handshake.read(answer)
+        return handshake.read_discover(discovered)
 
 
 @contextlib.asynccontextmanager

@@ -16,6 +16,7 @@ from octave.runtime import probe
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Connection
 from octave.runtime.metrics import is_error_result
+from octave.runtime.pending import NOBODY as NOBODY
 from octave.runtime.pending import Cancel, Done, Outcome
 from octave.runtime.questions import Caller, Questions
 from octave.runtime.replay import cut_off, is_harmless
@@ -29,7 +30,6 @@ CALLS_BYTES = 64 * 2**20
 answered, since the next process may have to be asked."""
 REQUEST_TIMEOUT_S = 30.0
 """For the runtime's own questions, which servers answer from memory."""
-NOBODY = Caller()
 _NO_CALLS = frozenset(LISTS.values())
 """What clients ask by themselves, all the time, and a sleeping server need not answer."""
 
@@ -205,10 +205,17 @@ class Exchange:
             if known is not None and known.eras:
                 discover = offered.discover or known.discover
                 offered = replace(offered, eras=known.eras, discover=discover)
-            elif self.calls.in_flight == 1:
-                # Nobody else is on the line: there are servers that do not survive the question.
-                offered = await probe.with_eras(connection, offered)
             return replace(offered, asks=self.subject.asks)
+
+    async def ask_eras(self, offered: Offered) -> Offered:
+        """Return `offered` with the eras that the server speaks, if it can be asked now."""
+        with self.calls.taking():
+            connection = self._live()
+            # While others are on the line it is not: there are servers that do not survive it.
+            is_busy = self.calls.in_flight > 1
+            if connection is None or (is_busy and connection.greeting.era == "legacy"):
+                return offered
+            return await probe.with_eras(connection, offered)
 
 
 class _Flight:
@@ -242,12 +249,13 @@ class _Flight:
                 self._again()
                 return
             outcome = exchange.told(outcome, self._message)
+        # He has his answer before anything is counted.
+        self._done(outcome)
         failed = True
         if isinstance(outcome, Message):
             exchange.has_answered = True
             failed = outcome.result is None or is_error_result(outcome.result)
         self._count(failed=failed)
-        self._done(outcome)
 
     def left(self, cancel: Cancel) -> None:
         cancel()

@@ -111,9 +111,9 @@ def wants_modern(answer: Message) -> bool:
     """Whether a refusal of `initialize` says that the server speaks newer versions only."""
     if answer.error is None:
         return False
-    # Every legacy server knows `initialize`.
-    unknown = (b"%d" % VERSION_UNSUPPORTED, b"%d" % wire.METHOD_NOT_FOUND)
-    if wire.member(answer.error, "code") in unknown:
+    # Every legacy server knows `initialize`, and what belongs into it.
+    codes = (VERSION_UNSUPPORTED, wire.METHOD_NOT_FOUND, wire.INVALID_PARAMS)
+    if wire.member(answer.error, "code") in [b"%d" % code for code in codes]:
         return True
     supported = wire.member(answer.error, "data", "supported") or b""
     return b'"%b"' % MODERN_VERSION.encode() in wire.elements(supported)
@@ -153,8 +153,7 @@ def as_initialize(discovered: bytes) -> bytes:
 
 def _text(raw: bytes, *path: str) -> str | None:
     found = wire.member(raw, *path)
-    value = None if found is None else json.loads(found)
-    return value if isinstance(value, str) else None
+    return json.loads(found) if found is not None and found.startswith(b'"') else None
 
 
 def _reason(answer: Message, method: str, member: str) -> str:

@@ -28,7 +28,7 @@ from octave.runtime.health import Checkup
 from octave.runtime.interests import ACKNOWLEDGED, Interests
 from octave.runtime.lifecycle import Action
 from octave.runtime.logs import stamp
-from octave.runtime.questions import Questions
+from octave.runtime.questions import OPEN_LIMIT, Questions
 from octave.runtime.subject import Role, Subject
 from octave.runtime.wire import Message
 
@@ -70,6 +70,7 @@ class Instance:
         self.interests = Interests(lambda: self._connection, lambda: self.exchange.greeting())
         self._open: Connection | None = None
         """The conversation, also while it is being ended."""
+        self._unsent: list[bytes] = []
         self._questions = Questions(role.owner, self._send, self._asked)
         self.exchange = Exchange(
             subject,
@@ -85,11 +86,15 @@ class Instance:
         """The era of the conversation that is open, or of the next as far as it is known."""
         if self._open is not None:
             return self._open.greeting.era
-        if self.role.opening is not None:
-            return self.role.opening.era or "legacy"
         offered = self.subject.offered
         is_modern_only = offered is not None and offered.eras == ("modern",)
         return self.role.era or ("modern" if is_modern_only else "legacy")
+
+    @property
+    def is_era_known(self) -> bool:
+        """Whether `era` is no guess."""
+        offered = self.subject.offered
+        return self._open is not None or (offered is not None and bool(offered.eras))
 
     @property
     def state(self) -> lifecycle.Kind:
@@ -101,6 +106,13 @@ class Instance:
         """How long it has been ready; None when it is not."""
         return self._course.since_s if self._course.kind == "ready" else None
 
+    @property
+    def is_ordered_down(self) -> bool:
+        """Whether a person wants it to be down."""
+        state = self._course.state
+        is_ending = state.kind == "stopping" and state.after_stop == "stopped"
+        return state.kind == "stopped" or is_ending
+
     def notify(self, line: bytes) -> None:
         """Pass a client's notification on, as it came; nobody hears it while the server sleeps."""
         if self._connection is not None:
@@ -110,9 +122,16 @@ class Instance:
         """Whether the roots of the session were the last that it asked for."""
         return self._questions.knows_roots_of(session)
 
+    def forget(self, session: object) -> None:
+        """Ask that session no more: it is over."""
+        self._questions.forget(session)
+
     def _send(self, line: bytes) -> None:
         if self._open is not None:
             self._open.send(line)
+        elif self._course.kind == "starting" and len(self._unsent) < OPEN_LIMIT:
+            # It asked before it had greeted.
+            self._unsent.append(line)
 
     async def _ready(self) -> Connection:
         """Return the live connection, as soon as there is one.
@@ -218,16 +237,14 @@ class Instance:
             self._connection = self._open = None
             self.pid = None
             self._questions.end()
+            self._unsent.clear()
             log.end_lines(source=id(self))
 
     def _opening(self) -> Opening:
+        if self.era == "modern":
+            return Opening("modern")
         if self.role.opening is not None:
             return self.role.opening
-        if self.role.era is not None:
-            return Opening(self.role.era)
-        subject = self.subject
-        if subject.offered is not None and subject.offered.eras == ("modern",):
-            return Opening("modern")
         # It may serve any client, and lists what it has for those that can answer, too.
         return Opening(params=initialize_params(ALL_CAPABILITIES))
 
@@ -250,6 +267,11 @@ class Instance:
     async def _serve(self, connection: Connection) -> None:
         self._connection = self._open = connection
         self.pid = connection.pid or None
+        for line in self._unsent:
+            connection.send(line)
+        self._unsent.clear()
+        connection.be_patient(is_so=self._questions.count > 0)
+        self._learn_era(connection.greeting.era)
         self.exchange.has_answered = False
         self._calls.begin()
         self._apply(lifecycle.Handshook(), {"pid": self.pid})
@@ -307,10 +329,20 @@ class Instance:
                 )
 
     def _forget_era(self, error: OctaveError) -> None:
+        """Take it that what did not open in the modern era does not speak it, or no more.
+
+        Opened in the other one it would have said so itself.
+        """
         offered = self.subject.offered
-        if offered is not None and error.details.get("phase") == "initialize":
-            # What was learned once may be so no more: the next start tries as if it was the first.
-            self.subject.offered = replace(offered, eras=())
+        if offered is None or error.details.get("phase") != "initialize" or self.era == "legacy":
+            return
+        others = tuple(era for era in offered.eras if era != "modern")
+        self.subject.offered = replace(offered, eras=others, discover=None)
+
+    def _learn_era(self, era: Era) -> None:
+        offered = self.subject.offered
+        if offered is not None and era not in offered.eras:
+            self.subject.offered = replace(offered, eras=("modern",) if era == "modern" else ())
 
     def _apply(self, event: lifecycle.Event, details: Mapping[str, Any] | None = None) -> None:
         was_starting = self._course.kind == "starting"

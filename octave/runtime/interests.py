@@ -56,13 +56,28 @@ class Interests:
     def __bool__(self) -> bool:
         return bool(self._wanted)
 
-    def add(self, uri: str) -> bool:
-        """Count one more who wants it; whether he is the first."""
+    def add(self, uri: str) -> None:
+        """Count one more who wants it, whom somebody else told the server of."""
         self._wanted[uri] = self._wanted.get(uri, 0) + 1
-        return self._wanted[uri] == 1
 
-    def remove(self, uri: str) -> bool:
-        """Count one less; whether he was the last."""
+    def has(self, uri: str) -> bool:
+        """Whether anybody wants it."""
+        return uri in self._wanted
+
+    def drop(self, uri: str, *, is_told: bool = False) -> None:
+        """Count one less, without waiting for what the server says to that.
+
+        `is_told` says that a legacy one need not be told: somebody else does, or it has refused.
+        """
+        connection = self._live()
+        if not self._remove(uri) or connection is None:
+            return
+        if connection.greeting.era == "modern":
+            self._poke()
+        elif not is_told:
+            connection.tell("resources/unsubscribe", _params(uri))
+
+    def _remove(self, uri: str) -> bool:
         left = self._wanted.pop(uri, 0) - 1
         if left > 0:
             self._wanted[uri] = left
@@ -76,21 +91,28 @@ class Interests:
         Raises:
             OctaveError: it refuses, does not answer, or cannot be started.
         """
-        is_first = self.add(uri)
+        self.add(uri)
         try:
-            if self._live() is None:
-                await self._ready()
-            connection = self._live()
-            if is_first and connection is not None:
-                await self._ask_for(connection, uri)
+            await self.ask_for(uri)
         except BaseException:
-            self.remove(uri)
+            self._remove(uri)
             raise
+
+    async def ask_for(self, uri: str) -> None:
+        """Tell the server, starting it if need be, of a resource that was added.
+
+        Raises as `subscribe` does.
+        """
+        if self._live() is None:
+            await self._ready()
+        connection = self._live()
+        if connection is not None and self._wanted.get(uri) == 1:
+            await self._ask_for(connection, uri)
 
     async def unsubscribe(self, uri: str) -> None:
         """Take one `subscribe` back."""
         connection = self._live()
-        if self.remove(uri) and connection is not None:
+        if self._remove(uri) and connection is not None:
             await self._ask_no_more_for(connection, uri)
 
     async def set_level(self, level: str) -> None:
@@ -139,7 +161,8 @@ class Interests:
     def acknowledged(self, message: Message) -> None:
         """Take the acknowledgement of a subscription that was opened here."""
         uris = wire.member(message.params or b"{}", "notifications", "resourceSubscriptions")
-        self._granted = {json.loads(uri) for uri in wire.elements(uris or b"[]")}
+        # Anything but a string may be there: it is not looked for, and must not be hashed.
+        self._granted = set(filter(None, map(_string, wire.elements(uris or b"[]"))))
         self._answered.set()
         self._answered = anyio.Event()
 
@@ -185,3 +208,7 @@ async def _subscribe(connection: Connection, params: bytes, scope: anyio.CancelS
 
 def _params(uri: str) -> bytes:
     return json.dumps({"uri": uri}).encode()
+
+
+def _string(raw: bytes) -> str | None:
+    return json.loads(raw) if raw.startswith(b'"') else None

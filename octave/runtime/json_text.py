@@ -5,6 +5,7 @@ deeply) is found by scanning. Linear in the text, and nothing of it is rebuilt. 
 """
 
 import contextlib
+import functools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -111,21 +112,35 @@ def _unmistakable(text: bytes, paths: Iterable[Path], known: Members | None) -> 
     try:
         levels[()] = OBJECT.decode(text) if known is None else known
         for path in paths:
-            for depth in range(1, len(path)):
-                if path[:depth] not in levels:
-                    inner = levels[path[: depth - 1]][path[depth - 1]]
-                    levels[path[:depth]] = OBJECT.decode(inner)
-            value = levels[path[:-1]][path[-1]]
-            name = b'"%b"' % path[-1].encode()
-            position = text.find(name)
-            colon = _COLON.match(text, position + len(name))
-            is_plain = path[-1].isidentifier()
-            if not is_plain or colon is None or text.find(name, position + 1) != -1:
+            name = _quoted(path[-1])
+            at = text.find(name)
+            if at < 0 or text.find(name, at + 1) != -1:
                 return None
-            found.append((colon.end(), colon.end() + len(memoryview(value)), path))
+            colon = _COLON.match(text, at + len(name))
+            if colon is None:
+                return None
+            found.append((colon.end(), colon.end() + _size(path, levels), path))
     except (KeyError, *UNDECODED):
         return None
     return found
+
+
+def _size(path: Path, levels: dict[Path, Members]) -> int:
+    """Return how long the value at `path` is; `levels` has the members of the objects so far."""
+    outer = path[:-1]
+    for depth in range(1, len(path)):
+        if path[:depth] not in levels:
+            inner = levels[path[: depth - 1]][path[depth - 1]]
+            levels[path[:depth]] = OBJECT.decode(inner)
+    return len(memoryview(levels[outer][path[-1]]))
+
+
+@functools.cache
+def _quoted(name: str) -> bytes:
+    """Return a name as JSON; of those that Octave knows, which are few."""
+    if not name.isidentifier():
+        raise KeyError(name)
+    return b'"%b"' % name.encode()
 
 
 def _spans(

@@ -1,7 +1,7 @@
 """What one process is to read: lines on their way into its stdin, in order, and how far they got.
 
-Writing never blocks. A line leaves at once unless others wait; what is written within one turn of
-the event loop leaves together, as each write costs as much as a short line does otherwise.
+Writing never blocks. What is written while one peer has its turn, or else within one turn of the
+event loop, leaves together: each write costs as much as a short line does otherwise.
 """
 
 import asyncio
@@ -11,6 +11,8 @@ import os
 from collections import deque
 from collections.abc import Callable
 from typing import IO
+
+from octave.runtime.pace import at_end_of_turn
 
 TOGETHER_LINES = 64
 TOGETHER_BYTES = 64 * 1024
@@ -63,8 +65,12 @@ class Outbox:
             return self._tickets
         if not self._is_due:
             self._is_due = True
-            self._loop.call_soon(self._turn)
-            self._flush()
+            if not at_end_of_turn(self._turn):
+                # One that is alone does not wait, those that follow it leave together.
+                self._loop.call_soon(self._turn)
+                self._flush()
+            elif self.waiting_bytes >= TOGETHER_BYTES:
+                self._flush()
         elif self.waiting >= TOGETHER_LINES or self.waiting_bytes >= TOGETHER_BYTES:
             self._flush()
         return self._tickets
@@ -125,6 +131,11 @@ class Outbox:
         lines = [line for _, line in batch]
         text = lines[0] if len(lines) == 1 else b"\n".join(lines)
         taken = os.writev(self._pipe.fileno(), (text, b"\n"))
+        if taken == len(text) + 1 and len(batch) == len(self._queue):
+            self.written = batch[-1][0]
+            self._queue.clear()
+            self.waiting = self.waiting_bytes = 0
+            return
         for ticket, line in batch:
             if taken <= 0:
                 return
@@ -137,6 +148,8 @@ class Outbox:
 
     def _next(self) -> list[tuple[int, bytes]]:
         """Return the lines that leave in the next write; they stay in the queue till then."""
+        if len(self._queue) <= TOGETHER_LINES and self.waiting_bytes <= TOGETHER_BYTES:
+            return list(self._queue)
         batch: list[tuple[int, bytes]] = []
         size_bytes = 0
         for waiting in self._queue:

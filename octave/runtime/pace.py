@@ -9,17 +9,20 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import IO
 
 import anyio
 
 PIECE_BYTES = 64 * 1024
-"""Read at once, and so much waits here; a pipe holds no more."""
+"""Read at once, and so much waits here."""
+PIECE_MAX_BYTES = 256 * 1024
+"""As above, of a pipe that is found full each time: no pipe here holds more."""
 PORTION_BYTES = 256
 """Handed over at once. Of the shortest lines that costs some milliseconds at worst."""
-PORTION_MAX_BYTES = PIECE_BYTES
+PORTION_MAX_BYTES = 64 * 1024
 CHEAP_S = 0.0001
-"""Portions that cost less grow up to the maximum: of a long line each is but a copy."""
+"""Portions that cost less grow up to the maximum. So large is one at once in which no line ends."""
 TURN_S = 0.001
 """Of processor time in one turn of the loop: a call to a neighbour takes a handful of turns."""
 SHARE = 0.25
@@ -37,6 +40,40 @@ LONG_BYTES = 2 * 2**20
 """A line from here on costs tens of milliseconds until it has passed."""
 BREATH_S = 0.002
 """For each megabyte, about as long as a step with it takes."""
+
+
+class _Turn:
+    """What one peer wrote is being handed over."""
+
+    __slots__ = ("_is_on", "_later")
+
+    def __init__(self) -> None:
+        self._is_on = True
+        self._later: list[Callable[[], None]] = []
+
+    def at_end(self, do: Callable[[], None]) -> bool:
+        if self._is_on:
+            self._later.append(do)
+        return self._is_on
+
+    def end(self) -> None:
+        self._is_on = False
+        for do in self._later:
+            do()
+
+
+_TURN: ContextVar[_Turn | None] = ContextVar("turn", default=None)
+"""A task that was begun in a turn keeps it when it is over."""
+
+
+def at_end_of_turn(do: Callable[[], None]) -> bool:
+    """Have `do` called as soon as the peer that is heard right now has had its turn.
+
+    So what comes of several lines leaves together, without another turn of the loop. It must not
+    raise. Returns False, and does nothing, while nobody is heard.
+    """
+    turn = _TURN.get()
+    return turn is not None and turn.at_end(do)
 
 
 async def breathe(line: bytes) -> None:
@@ -64,7 +101,10 @@ class Pace:
         self._pause = pause
         self._resume = resume
         self._loop = asyncio.get_running_loop()
-        self._rest: bytes | memoryview = b""
+        self._rest = b""
+        self._at = 0
+        """How much of that was handed over."""
+        self._is_paused = False
         self._portion_bytes = PORTION_BYTES
         self._settled_at_s = 0.0
         """When what it has cost so far will have been its share, by the loop's clock."""
@@ -75,7 +115,7 @@ class Pace:
 
     def take(self, data: bytes) -> None:
         """Hand `data` over, now and in the next turns; to be called when nothing waits."""
-        self._rest = data
+        self._rest, self._at = data, 0
         self._turn()
 
     def heed(self) -> None:
@@ -91,9 +131,9 @@ class Pace:
 
     def flush(self) -> None:
         """Hand over what waits at once."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = self._rest[self._at :], b""
         if rest:
-            self._received(bytes(rest))
+            self._received(rest)
 
     def end(self) -> None:
         """Forget what waits, and neither pause nor resume any more."""
@@ -104,6 +144,8 @@ class Pace:
 
     def _turn(self) -> None:
         self._timer = None
+        turn = _Turn()
+        token = _TURN.set(turn)
         # Of the processor: what else a busy machine does meanwhile is not the peer's fault.
         began_s = now_s = time.thread_time()
         charge_s = 0.0
@@ -118,6 +160,8 @@ class Pace:
                 larger = min(2 * self._portion_bytes, PORTION_MAX_BYTES)
                 self._portion_bytes = larger if cost_s < CHEAP_S else PORTION_BYTES
         finally:
+            _TURN.reset(token)
+            turn.end()
             self._wait(charge_s)
 
     def _charge_s(self, cost_s: float) -> float:
@@ -127,13 +171,25 @@ class Pace:
         return cost_s / WIDE_SHARE + max(cost_s - LONG_STEP_S, 0.0) / SHARE
 
     def _portion(self) -> bytes:
-        rest, size_bytes = self._rest, self._portion_bytes
-        if len(rest) <= size_bytes:
+        rest, at = self._rest, self._at
+        until = at + self._portion_bytes
+        if until < len(rest):
+            until = self._until(until)
+        if until >= len(rest):
             self._rest = b""
-            return bytes(rest)
-        view = memoryview(rest)
-        self._rest = view[size_bytes:]
-        return bytes(view[:size_bytes])
+            return rest[at:] if at else rest
+        self._at = until
+        return rest[at:until]
+
+    def _until(self, until: int) -> int:
+        """Return where a portion ends that would end at `until`."""
+        rest, at = self._rest, self._at
+        most = at + PORTION_MAX_BYTES
+        if rest.find(b"\n", at, most) < 0:
+            return most
+        # Cut in two, a line has to be put together again.
+        newline = rest.rfind(b"\n", (at + until) // 2, until)
+        return until if newline < 0 else newline + 1
 
     def _wait(self, charge_s: float) -> None:
         if self._is_over:
@@ -144,9 +200,11 @@ class Pace:
         if self._is_hurried:
             wait_s = 0.0
         if self._rest or wait_s > 0:
+            self._is_paused = True
             self._pause()
             self._timer = self._loop.call_later(max(wait_s, 0.0), self._turn)
-        else:
+        elif self._is_paused:
+            self._is_paused = False
             self._resume()
 
 
@@ -165,6 +223,7 @@ class PipeReader:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._is_reading = False
+        self._piece_bytes = PIECE_BYTES
         self._pace = Pace(received, self._pause, self._resume)
         self.heed = self._pace.heed
         self.hurry = self._pace.hurry
@@ -182,12 +241,14 @@ class PipeReader:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._pipe.fileno(), PIECE_BYTES)
+            data = os.read(self._pipe.fileno(), self._piece_bytes)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if data:
+            is_full = len(data) == self._piece_bytes
+            self._piece_bytes = PIECE_MAX_BYTES if is_full else PIECE_BYTES
             self._pace.take(data)
         else:
             self.close()

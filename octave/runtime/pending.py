@@ -6,13 +6,15 @@ asked hears it before whatever the server says next. What answers none of them i
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from octave.errors import OctaveError
 from octave.runtime import wire
 from octave.runtime.questions import Caller
 from octave.runtime.wire import Message
 
+NOBODY = Caller()
 FAR_S = 3600.0
 """Further ahead nothing is planned; it is looked again then."""
 
@@ -23,8 +25,7 @@ Cancel = Callable[[], object]
 """Takes a call back; nothing happens when it has ended."""
 
 
-@dataclass(slots=True, eq=False)
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One request. Times are of the event loop's clock."""
 
     method: str
@@ -33,7 +34,7 @@ class Call:
     timeout_max_s: float
     done: Done
     """Not called when it is taken back."""
-    caller: Caller = Caller()  # noqa: RUF009 - frozen
+    caller: Caller = NOBODY
     token: bytes | None = None
     """The client's progress token, raw; towards the server the link id stands in for it."""
     ticket: int = 0
@@ -84,15 +85,14 @@ class Pending:
         """Expect no answer to that call any more; None when it has ended."""
         return self._calls.pop(link_id, None)
 
-    def answered(self, message: Message) -> bool:
-        """Take an answer of the server; whether a task is to hear of it before anything else."""
+    def answered(self, message: Message) -> Call | None:
+        """Take an answer of the server; return what it was for, if anybody waited for it."""
         call = self._calls.pop(message.id or b"", None)
         if call is not None:
             call.done(message)
-            return call.is_awaited
-        if not self._was_ours(message.id):
+        elif not self._was_ours(message.id):
             self.strays += 1
-        return False
+        return call
 
     def progressed(self, message: Message) -> None:
         """Take a progress notification of the server: the time of its call starts anew."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from octave.runtime import wire
 from octave.runtime.wire import Message
 
@@ -39,8 +41,7 @@ class Question:
         self.answer(wire.error(None, code, text))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, eq=False):
     """Whoever has sent a request, as far as the server may have something to say to him."""
 
     session: object | None = None
@@ -53,6 +54,8 @@ class Caller:
     """Gives the notification with which he took his request back, if he did."""
     on_submitted: Callable[[Callable[[], object]], None] = _ignore
     """Takes what takes the request back, whenever it was handed to a process."""
+    loose: "Caller | None" = None
+    """The same client outside of any request, if it can be asked there."""
 
 
 class Questions:
@@ -73,6 +76,11 @@ class Questions:
         self._callers: dict[Caller, int] = {}
         self._roots_of: Caller | None = None
         self._open: dict[bytes, Question] = {}
+
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
 
     @contextmanager
     def calling(self, caller: Caller) -> Iterator[None]:
@@ -96,10 +104,11 @@ class Questions:
     def asked(self, message: Message) -> None:
         """Take a request of the server; it is answered in any case."""
         identifier = message.id or b"null"
-        question = Question(message, lambda line: self._answered(identifier, line), self._send)
+        question = Question(message, lambda line: self._answered(question, line), self._send)
         if identifier in self._open or len(self._open) >= OPEN_LIMIT:
-            line = wire.error(identifier, wire.INVALID_REQUEST, "too many requests are open")
-            self._send(line)
+            many = f"{OPEN_LIMIT} requests are open"
+            text = "a request with this id is still open" if identifier in self._open else many
+            self._send(wire.error(identifier, wire.INVALID_REQUEST, text))
             return
         self._open[identifier] = question
         self._on_open(len(self._open))
@@ -124,12 +133,20 @@ class Questions:
         for identifier in list(self._open):
             self._open.pop(identifier).on_withdrawn(None)
 
+    def forget(self, session: object) -> None:
+        """Ask that session no more: it is over."""
+        if self.knows_roots_of(session):
+            self._roots_of = None
+
     def knows_roots_of(self, session: object) -> bool:
         """Whether the roots of the session were the last that were asked for."""
         return self._roots_of is not None and self._roots_of.session is session
 
-    def _answered(self, identifier: bytes, line: bytes) -> None:
-        if self._open.pop(identifier, None) is not None:
+    def _answered(self, question: Question, line: bytes) -> None:
+        identifier = question.message.id or b"null"
+        # Ids are used anew: after a withdrawal, and by the next process.
+        if self._open.get(identifier) is question:
+            del self._open[identifier]
             self._on_open(len(self._open))
             self._send(wire.splice(line, {("id",): identifier}))
 
@@ -140,6 +157,6 @@ class Questions:
         found = list(newest.values())
         if found or self._owner is not None:
             if method == ROOTS and len(found) == 1:
-                (self._roots_of,) = found
+                self._roots_of = found[0].loose
             return found or [self._owner] if self._owner is not None else found
         return [self._roots_of] if method == ROOTS and self._roots_of is not None else []

@@ -8,6 +8,7 @@ with the SDK, see `remote_server`.
 import contextlib
 import ipaddress
 import json
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -292,19 +293,26 @@ def refuse_address(server_url: str, url: str) -> None:
 
 def _is_loopback(host: str) -> bool:
     address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
+    return _is_localhost(host) or (address is not None and address.is_loopback)
 
 
 def _is_inside(host: str) -> bool:
     address = _address(host)
-    return host == "localhost" or (address is not None and not address.is_global)
+    return _is_localhost(host) or (address is not None and not address.is_global)
+
+
+def _is_localhost(host: str) -> bool:
+    # RFC 6761, 6.3: names below it, too.
+    return f".{host.rstrip('.')}".endswith(".localhost")
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
+    with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host)
-    except ValueError:
-        return None
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        # `127.1` and `2130706433` are addresses, too, to whoever connects (inet_aton(3)).
+        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
+    return None
 
 
 def _plain(model: Any) -> dict[str, Any] | None:

@@ -55,6 +55,9 @@ class Link(Protocol):
     def withdraw(self, ticket: int) -> bool:
         """Take a line back; False when it has begun to leave already."""
 
+    def heed(self) -> None:
+        """Say that somebody waits for what is heard now."""
+
     def has_sent(self, ticket: int) -> bool:
         """Whether the line may have reached the server."""
 
@@ -175,6 +178,9 @@ class RemoteLink:
                 self._queued_bytes -= len(post.line)
                 return True
         return False
+
+    def heed(self) -> None:
+        """Nothing happens: what comes over HTTP is not held up."""
 
     def has_sent(self, ticket: int) -> bool:
         """Whether the line may have reached the server, and may have been acted upon."""

@@ -65,6 +65,7 @@ class Server:
         self._availability = availability
         self._first = Instance(self._subject, Role(), availability(), is_stopped=is_stopped)
         self._others: dict[_Key, Instance] = {}
+        self._is_closing = False
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
@@ -74,7 +75,11 @@ class Server:
 
     @spec.setter
     def spec(self, spec: LaunchSpec) -> None:
-        self._subject.spec = spec
+        subject, before = self._subject, self._subject.spec
+        subject.spec = spec
+        if (before.version, before.digest) != (spec.version, spec.digest):
+            # What another version was seen to do says nothing of this one.
+            subject.asks, subject.offered = False, None
 
     @property
     def offered(self) -> Offered | None:
@@ -96,6 +101,11 @@ class Server:
     def state(self) -> lifecycle.Kind:
         """Where its first process is."""
         return self._first.state
+
+    @property
+    def asker(self) -> Instance:
+        """The process that is asked what there is: one that is up; if none is, the first."""
+        return self._awake or self._first
 
     @property
     def is_awake(self) -> bool:
@@ -127,24 +137,25 @@ class Server:
     def instance_for(self, visitor: Visitor) -> Instance:
         """Return the process that serves `visitor`, up or not."""
         key = self._key_for(visitor)
-        if key == (None, None) or self._tasks is None or self.state in ("stopping", "stopped"):
+        is_down = self._tasks is None or self._is_closing or self._first.is_ordered_down
+        if key == (None, None) or is_down:
             return self._first
         found = self._others.get(key)
         if found is None:
-            era, session = key
-            owner = visitor.owner if session is not None else None
-            opening = visitor.opening if session is not None else None
-            found = Instance(self._subject, Role(era, owner, opening), self._availability())
+            assert self._tasks is not None
+            found = Instance(self._subject, self._role_of(key, visitor), self._availability())
             self._others[key] = found
             self._tasks.start_soon(found.run)
         return found
 
     def dismiss(self, session: object) -> None:
-        """End the processes of a session that is over; returns at once."""
-        if self._tasks is None:
-            return
+        """End the processes of a session that is over, and ask it no more; returns at once."""
         for key in [key for key in self._others if key[1] is session]:
-            self._tasks.start_soon(self._others.pop(key).close)
+            gone = self._others.pop(key)
+            if self._tasks is not None:
+                self._tasks.start_soon(gone.close)
+        for each in self._instances:
+            each.forget(session)
 
     async def forward(
         self, message: Message, changes: Mapping[Path, bytes], caller: Caller = NOBODY
@@ -159,13 +170,13 @@ class Server:
         """
         own = [each for each in self._others.values() if _is_of(each, session)]
         if is_about_roots:
-            own += [each for each in self._instances if each.knows_roots_of(session)]
+            own = [each for each in self._instances if each in own or each.knows_roots_of(session)]
         for each in own or ([] if is_about_roots else [self._first]):
             each.notify(line)
 
     async def ask(self) -> Offered:
         """Ask a process that is up what it offers; if none is, start the first."""
-        return await (self._awake or self._first).exchange.ask()
+        return await self.asker.exchange.ask()
 
     def _key_for(self, visitor: Visitor) -> _Key:
         subject = self._subject
@@ -179,6 +190,10 @@ class Server:
         asks = subject.asks and era is None and eras != ("modern",)
         is_private = policy == "session" or (asks and visitor.can_answer)
         return era, visitor.owner.session if is_private else None
+
+    def _role_of(self, key: _Key, visitor: Visitor) -> Role:
+        era, session = key
+        return Role(era) if session is None else Role(era, visitor.owner, visitor.opening)
 
     # Orders.
 
@@ -204,6 +219,7 @@ class Server:
 
     async def close(self) -> None:
         """Stop it for good and end `run`."""
+        self._is_closing = True
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._first.close)
             tasks.start_soon(self._end_others)
@@ -213,6 +229,7 @@ class Server:
         try:
             async with anyio.create_task_group() as self._tasks:
                 await self._first.run()
+                self._is_closing = True
                 await self._end_others()
         finally:
             self._tasks = None

@@ -26,7 +26,7 @@ class Role:
     owner: Caller | None = None
     """The one session it serves; None: all."""
     opening: Opening | None = None
-    """As whom it is opened for its owner."""
+    """As whom it is opened for its owner, in the handshake era."""
 
     @property
     def is_first(self) -> bool:

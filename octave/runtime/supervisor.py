@@ -175,7 +175,8 @@ class Supervisor:
         return server
 
     def _run_added(self, servers: list[Server]) -> None:
-        if self._tasks is None:
+        if self._tasks is None or self._closing.is_set():
+            # Nobody would close them any more.
             return
         for server in servers:
             self._tasks.start_soon(server.run)

@@ -1,19 +1,21 @@
-"""Newline-delimited JSON-RPC: lines out of bytes, envelopes out of lines, values put into lines.
+"""JSON-RPC messages: envelopes out of lines, values put into lines.
 
 Pure. Only the envelope is decoded; whatever lies deeper is kept as the text it arrived in, so
-key order, number text, escapes and unknown members survive. Memory and time are bounded by the
-limit per line and linear in its length. Framing: MCP 2025-11-25, transports, stdio.
+key order, number text, escapes and unknown members survive. Time is linear in a line's length.
 """
 
 import codecs
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 import msgspec
 
 from octave.runtime import json_text
+from octave.runtime.framing import HEAD_BYTES as HEAD_BYTES
+from octave.runtime.framing import TAIL_BYTES as TAIL_BYTES
+from octave.runtime.framing import Framer as Framer
+from octave.runtime.framing import Oversize as Oversize
 from octave.runtime.json_text import Path as Path
 
 PARSE_ERROR = -32700
@@ -21,12 +23,6 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
-
-HEAD_BYTES = 4096
-"""How much of a too long line is kept: its id stands near the start."""
-
-TAIL_BYTES = 256
-"""Where the id of a message stands that ends with it."""
 
 _UTF8 = codecs.getincrementaldecoder("utf-8")
 _PIECE_BYTES = 16 * 1024
@@ -48,66 +44,6 @@ class Malformed(ValueError):
     def __init__(self, reason: str, code: int = PARSE_ERROR) -> None:
         super().__init__(reason)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class Oversize:
-    """A line over the limit, dropped but for both ends; its length is without newline."""
-
-    head: bytes
-    size_bytes: int
-    tail: bytes = field(default=b"", compare=False)
-
-
-class Framer:
-    """Cuts a stream of bytes into lines at ``\\n`` and nowhere else; holds one line at most."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
-        self._rest = bytearray()
-        self._size_bytes = 0
-        self._tail = b""
-
-    def feed(self, data: bytes) -> list[bytes | Oversize]:
-        """Take `data` and return the lines it completes, without newline; empty ones are dropped.
-
-        One trailing ``\\r`` is stripped. A line over the limit becomes one `Oversize` when it ends.
-        """
-        if b"\n" not in data:
-            # Much faster than `split`, which has to look at each byte of a long line.
-            self._keep(data)
-            return []
-        *complete, rest = data.split(b"\n")
-        lines = [self._whole(end) for end in complete]
-        self._keep(rest)
-        return [line for line in lines if line]
-
-    def end(self) -> bytes:
-        """Return what came after the last newline (its head, when it is over the limit)."""
-        rest = bytes(self._rest)
-        self._rest.clear()
-        self._size_bytes = 0
-        return rest
-
-    def _keep(self, data: bytes) -> None:
-        self._size_bytes += len(data)
-        if self._size_bytes <= self._limit_bytes:
-            self._rest += data
-        else:
-            before = self._tail or bytes(self._rest[-TAIL_BYTES:])
-            self._tail = (before + data[-TAIL_BYTES:])[-TAIL_BYTES:]
-            self._rest += data[:HEAD_BYTES]
-            del self._rest[HEAD_BYTES:]
-
-    def _whole(self, line: bytes) -> bytes | Oversize:
-        size_bytes, tail = len(line), line[-TAIL_BYTES:]
-        if self._size_bytes:
-            self._keep(line)
-            tail, self._tail = self._tail, b""
-            size_bytes, line = self._size_bytes, self.end()
-        if size_bytes > self._limit_bytes:
-            return Oversize(line[:HEAD_BYTES], size_bytes, tail)
-        return line.removesuffix(b"\r")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -140,6 +76,7 @@ class Message(msgspec.Struct, frozen=True):
 
 
 _ABSENT = msgspec.Raw()
+_RAW = ("id", "params", "result", "error")
 
 
 class _Envelope(msgspec.Struct):
@@ -156,7 +93,7 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 def is_object(line: bytes) -> bool:
     """Whether the line begins like a message; a cheap look that most of what is none fails."""
-    return line.removeprefix(_BOM).lstrip().startswith(b"{")
+    return line.startswith(b"{") or line.removeprefix(_BOM).lstrip().startswith(b"{")
 
 
 def decode(line: bytes) -> Message:
@@ -168,7 +105,8 @@ def decode(line: bytes) -> Message:
     Raises:
         Malformed: no JSON, NaN or Infinity, nested too deeply, a batch, or not JSON-RPC 2.0.
     """
-    line = _as_text(line)
+    if not line.isascii():
+        line = _as_text(line)
     try:
         envelope = _ENVELOPE.decode(line)
     except msgspec.ValidationError as error:
@@ -183,19 +121,24 @@ def decode(line: bytes) -> Message:
         envelope = _decode_slowly(line, legible)
     if envelope.jsonrpc != "2.0":
         raise Malformed("`jsonrpc` is not 2.0", INVALID_REQUEST)
-    message = Message(
-        line,
-        bytes(envelope.id) or None,
-        envelope.method,
-        bytes(envelope.params) or None,
-        bytes(envelope.result) or None,
-        bytes(envelope.error) or None,
-    )
-    if message.id is not None and message.id[:1] in b"{[":
+    return _message(line, envelope)
+
+
+def _message(line: bytes, envelope: _Envelope) -> Message:
+    identifier = bytes(envelope.id) or None
+    if identifier is not None and identifier[0] in b"{[":
         raise Malformed("`id` is not a string or number", INVALID_REQUEST)
-    if message.method is None and message.result is None and message.error is None:
+    params, result, error = envelope.params, envelope.result, envelope.error
+    if envelope.method is None and result is _ABSENT and error is _ABSENT:
         raise Malformed("neither request nor answer", INVALID_REQUEST)
-    return message
+    return Message(
+        line,
+        identifier,
+        envelope.method,
+        None if params is _ABSENT else bytes(params),
+        None if result is _ABSENT else bytes(result),
+        None if error is _ABSENT else bytes(error),
+    )
 
 
 def splice(text: bytes, changes: Mapping[Path, bytes]) -> bytes:
@@ -226,29 +169,22 @@ def rewrite(message: Message, changes: Mapping[Path, bytes]) -> bytes:
         line = _with_id(message, changes[_ID])
         if line is not None:
             return line
-    known: dict[str, bytes] = {}
-    if message.id is not None:
-        known["id"] = message.id
-    if message.params is not None:
-        known["params"] = message.params
-    if message.result is not None:
-        known["result"] = message.result
-    if message.error is not None:
-        known["error"] = message.error
+    values = {name: getattr(message, name) for name in _RAW}
+    known = {name: value for name, value in values.items() if value is not None}
     return _spliced(message.line, json_text.spans(message.line, changes, known), changes)
 
 
 def _with_id(message: Message, identifier: bytes) -> bytes | None:
     """Return its line with another id; None unless the one place for it is plain to see."""
     line, old = message.line, message.id
-    if old is None or len(line) > json_text.SHORT_BYTES or b"\\u" in line:
+    if old is None or len(line) > json_text.SHORT_BYTES or (b"\\" in line and b"\\u" in line):
         return None
     member = b'"id":' + old
     at = line.find(b'"id"')
     # As in `json_text`: the name stands somewhere, so where it stands but once it is no text.
     if not line.startswith(member, at) or line.find(b'"id"', at + 4) != -1:
         return None
-    return b"".join((line[: at + 5], identifier, line[at + len(member) :]))
+    return b"%b%b%b" % (line[: at + 5], identifier, line[at + len(member) :])
 
 
 def _spliced(
@@ -317,16 +253,24 @@ def id_at_end(head: bytes, tail: bytes) -> bytes | None:
     return found[1] if found else None
 
 
+def text(value: object) -> bytes:
+    """Return a value as JSON text, lone surrogates as the escapes that they came from."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def request(identifier: int | bytes, method: str, params: bytes | None = None) -> bytes:
     """Return a request's line, without newline; `params` and a bytes id are raw JSON."""
     raw_id = identifier if isinstance(identifier, bytes) else b"%d" % identifier
-    body = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (raw_id, msgspec.json.encode(method))
+    body = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (raw_id, text(method))
     return body + (b"}" if params is None else b',"params":%b}' % params)
 
 
 def notification(method: str, params: bytes | None = None) -> bytes:
     """Return a notification's line, without newline; `params` is raw JSON."""
-    body = b'{"jsonrpc":"2.0","method":%b' % msgspec.json.encode(method)
+    body = b'{"jsonrpc":"2.0","method":%b' % text(method)
     return body + (b"}" if params is None else b',"params":%b}' % params)
 
 
@@ -337,7 +281,7 @@ def result(identifier: bytes, value: bytes) -> bytes:
 
 def error(identifier: bytes | None, code: int, message: str, data: bytes | None = None) -> bytes:
     """Return an error answer's line, without newline; `data` is raw JSON, id None is null."""
-    body = msgspec.json.encode({"code": code, "message": message})
+    body = text({"code": code, "message": message})
     if data is not None:
         body = b'%b,"data":%b}' % (body[:-1], data)
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier or b"null", body)
@@ -346,8 +290,6 @@ def error(identifier: bytes | None, code: int, message: str, data: bytes | None 
 def _as_text(line: bytes) -> bytes:
     if line.startswith(_BOM):
         line = line[len(_BOM) :]
-    if line.isascii():
-        return line
     try:
         line.decode()
     except UnicodeDecodeError:
@@ -376,7 +318,7 @@ def _decode_slowly(line: bytes, legible: bytes) -> _Envelope:
     return _Envelope(
         jsonrpc=json.loads(found.get("jsonrpc", b"null")),
         method=method,
-        **{name: msgspec.Raw(found.get(name, b"")) for name in ("id", "params", "result", "error")},
+        **{name: msgspec.Raw(found[name]) for name in _RAW if name in found},
     )
 
 

@@ -26,7 +26,7 @@ from octave import __version__
 from octave.errors import OctaveError, UsageError
 from octave.gateway.session import SessionOverflow
 from octave.runtime import wire
-from octave.runtime.pace import PIECE_BYTES, Pace
+from octave.runtime.pace import PIECE_BYTES, Pace, at_end_of_turn
 
 HELLO_LIMIT_BYTES = 64 * 1024
 HELLO_TIMEOUT_S = 10.0
@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
         self._conversation: Conversation | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._together: list[bytes] = []
-        """Lines that leave at the end of the turn, after the first."""
+        """Lines that leave at the end of the turn."""
         self._together_bytes = 0
         self._is_due = False
 
@@ -293,10 +293,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(memoryview(line))
             self._transport.write(b"\n")
         elif not self._is_due:
-            # One that is alone does not wait, those that follow it in this turn leave together.
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._turn_ends)
-            self._transport.write(line + b"\n")
+            if at_end_of_turn(self._turn_ends):
+                self._together.append(line)
+                self._together_bytes += len(line)
+            else:
+                # One that is alone does not wait, those that follow it leave together.
+                asyncio.get_running_loop().call_soon(self._turn_ends)
+                self._transport.write(line + b"\n")
         else:
             self._together.append(line)
             self._together_bytes += len(line)

@@ -19,10 +19,13 @@ from octave.runtime.pace import (
     TURN_S,
     Pace,
     PipeReader,
+    at_end_of_turn,
 )
 
 pytestmark = pytest.mark.anyio
 BOUND_S = 5.0
+LINE = b"x" * (PORTION_BYTES - 1) + b"\n"
+"""One portion."""
 
 
 def burn(seconds: float) -> None:
@@ -89,6 +92,49 @@ async def test_a_peer_that_has_cost_more_than_its_share_is_left_alone_for_a_whil
     assert waited_s >= BURST_S / SHARE * 0.9
 
 
+async def test_a_line_is_handed_over_whole_where_it_fits() -> None:
+    line = b"x" * (PORTION_BYTES * 2 // 3) + b"\n"
+    peer = Peer(cost_s=TURN_S)
+    peer.pace.take(line * 8)
+    await peer.may_be_read()
+    assert peer.pieces == [line] * 8
+
+
+async def test_a_piece_without_the_end_of_a_line_is_one_portion() -> None:
+    peer = Peer(cost_s=TURN_S)
+    peer.pace.take(b"x" * PIECE_BYTES)
+    assert peer.pieces == [b"x" * PIECE_BYTES]
+
+
+async def test_what_comes_of_a_turn_leaves_at_its_end_and_only_then() -> None:
+    peer, order = Peer(), list[str]()
+
+    def receive(data: bytes) -> None:
+        order.append("heard")
+        assert at_end_of_turn(lambda: order.append("left"))
+
+    peer.pace = Pace(receive, peer.pause, peer.resume)
+    peer.pace.take(LINE * 2)
+    assert order == ["heard", "heard", "left", "left"]
+    assert not at_end_of_turn(lambda: None)
+
+
+async def test_a_task_that_is_begun_in_a_turn_is_none_of_its_parts() -> None:
+    peer, found = Peer(), list[bool]()
+
+    async def task() -> None:
+        found.append(at_end_of_turn(lambda: None))
+
+    async with anyio.create_task_group() as tasks:
+
+        def receive(_: bytes) -> None:
+            tasks.start_soon(task)
+
+        peer.pace = Pace(receive, peer.pause, peer.resume)
+        peer.pace.take(b"x")
+    assert found == [False]
+
+
 async def test_what_somebody_waits_for_is_held_up_less() -> None:
     peer = Peer()
 
@@ -105,7 +151,7 @@ async def test_what_somebody_waits_for_is_held_up_less() -> None:
 
 async def test_in_a_hurry_nobody_waits() -> None:
     peer = Peer(cost_s=TURN_S)
-    peer.pace.take(b"x" * (40 * PORTION_BYTES))
+    peer.pace.take(LINE * 40)
     began_s = time.thread_time()
     peer.pace.hurry()
     await peer.may_be_read()
@@ -126,7 +172,7 @@ async def test_what_waits_can_be_had_at_once_and_comes_once() -> None:
 
 async def test_after_the_end_nothing_happens_any_more() -> None:
     peer = Peer(cost_s=TURN_S)
-    peer.pace.take(b"x" * (4 * PORTION_BYTES))
+    peer.pace.take(LINE * 4)
     peer.pace.end()
     await anyio.wait_all_tasks_blocked()
     assert len(peer.pieces) == 1
