@@ -94,6 +94,8 @@ class Client(httpx2.AsyncClient):
             return await self._received(response, note)
         except OAuthFlowError as error:
             self._link.broke(remote_failures.refused(self._link, error))
+        except httpx2.InvalidURL:
+            self._link.broke(remote_failures.lost(self._link, "names an address that is none"))
         except (httpx2.HTTPError, OctaveError) as error:
             self._link.broke(remote_failures.of(self._link, error))
         return httpx2.Response(503, request=request)

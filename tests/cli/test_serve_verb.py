@@ -76,6 +76,7 @@ def test_term_is_an_ordered_stop_too(desk: Desk) -> None:
 
 
 def test_shutdown_ends_a_runtime_in_the_foreground(desk: Desk) -> None:
+    desk.server("good")
     child, _ = serving(desk)
 
     assert desk.octave("shutdown").told == (0, "", "the runtime has stopped\n")
@@ -144,6 +145,7 @@ def test_a_runtime_outlives_the_reader_of_its_lines(desk: Desk) -> None:
 
 
 def test_a_second_one_exits_9_and_names_the_first(desk: Desk) -> None:
+    desk.server("good")
     child, _ = serving(desk)
     url = desk.facts()["url"]
 
