@@ -9,13 +9,14 @@ refuses `initialize` by naming versions), `asks` (for roots, before it answers `
 
 The tool `do` takes `steps`, each of them one of
     {"ask": METHOD, "id": ID, "params": {...}, "on": false}   asks and waits; "on": goes on at once
+    {"either": true}   asks in the way of its era, and says the call's `tag`, as progress does
     {"need": {KEY: REQUEST}, "state": false}   in the modern era: answers so; "state": or without
     {"progress": N}, {"log": LEVEL}, {"update": URI}, {"withdraw": ID}, {"send": LINE}
     {"wait": NAME}, {"go": NAME}   waits until another call goes there
     {"die": CODE}
     {"answer": true}   the call is answered here, and the rest is done after it
-and answers with `{"pid", "opened", "got", "meta"}` as text: the params of `initialize`, and what
-was answered, a list of [ID, RESULT or ERROR].
+and answers with `{"pid", "opened", "got", "meta", "tag"}` as text: the params of `initialize`, and
+what was answered, a list of [ID, RESULT or ERROR].
 """
 
 import json
@@ -50,6 +51,7 @@ class Asker:
         self.journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.era = None if ERA == "fixed" else ERA
         self.opened = None
+        self.number = 0
         self.waiting = {}
         self.answers = {}
         self.cancelled = set()
@@ -114,7 +116,7 @@ class Asker:
 
     def call(self, identifier, params, is_modern):
         """Do the steps of a call; yields what has to happen before it goes on."""
-        meta, got = params.get("_meta", {}), []
+        meta, got, tag = params.get("_meta", {}), [], params.get("arguments", {}).get("tag")
         steps = params.get("arguments", {}).get("steps", [])
         state = params.get("requestState")
         given = params.get("inputResponses", {})
@@ -124,6 +126,7 @@ class Asker:
             steps = steps[at:]
         is_answered = False
         for number, step in enumerate(steps, len(params["arguments"]["steps"]) - len(steps) + 1):
+            step = self.in_its_era(step, tag, is_modern)
             if "need" in step:
                 result = {"resultType": "input_required", "inputRequests": step["need"]}
                 if step.get("state", True):
@@ -141,16 +144,30 @@ class Asker:
                 yield step["wait"]
             elif "answer" in step:
                 is_answered = True
-                self.end(identifier, got, meta, is_modern)
+                self.end(identifier, is_modern, got=got, meta=meta, tag=tag)
             else:
                 self.act(step, meta)
         if not is_answered:
-            self.end(identifier, got, meta, is_modern)
+            self.end(identifier, is_modern, got=got, meta=meta, tag=tag)
 
-    def end(self, identifier, got, meta, is_modern):
+    def in_its_era(self, step, tag, is_modern):
+        if "progress" in step and tag is not None:
+            return {**step, "message": tag}
+        if "either" not in step:
+            return step
+        self.number += 1
+        params = {"message": tag}
+        if is_modern:
+            return {"need": {f"k{self.number}": {"method": "elicitation/create", "params": params}}}
+        # Numbers and the strings of them, by turns.
+        number = self.number // 2
+        identifier = number if self.number % 2 else str(number)
+        return {"ask": "elicitation/create", "id": identifier, "params": params}
+
+    def end(self, identifier, is_modern, **more):
         if identifier in self.cancelled:
             return
-        known = {"pid": os.getpid(), "opened": self.opened, "got": got, "meta": meta}
+        known = {"pid": os.getpid(), "opened": self.opened, **more}
         content = [{"type": "text", "text": json.dumps(known)}]
         result = {"content": content} | ({"resultType": "complete"} if is_modern else {})
         send(id=identifier, result=result)
