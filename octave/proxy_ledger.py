@@ -6,7 +6,7 @@ kept and given back as the text they came in.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 _LIMIT_BYTES = 4 * 2**20
 """Of ids, and again of lines to be said anew; beyond it the oldest ids and new lines are let go."""
@@ -87,7 +87,9 @@ class Ledger:
             self._sent_bytes += take(unsent)
         end = self._said.rfind(b"\n", before, self._sent_bytes) + 1
         if end:
-            self._left(bytes(self._said[:end]))
+            with memoryview(self._said) as said, said[:end] as left:
+                lines = bytes(left)
+            self._left(lines)
         elif self._sent_bytes > _LINE_LIMIT_BYTES:
             end = self._sent_bytes
         del self._said[:end]
@@ -129,11 +131,8 @@ class Ledger:
         lines, self._unsettled = self._unsettled, b""
         if not lines or not self._open:
             return
-        begin = 0
-        # Not by `split`, which looks at each byte and copies each line.
-        while (end := lines.find(b"\n", begin)) >= 0:
-            self._is_wanted(lines[begin:end] if begin or end + 1 < len(lines) else lines)
-            begin = end + 1
+        for line in _each(lines):
+            self._is_wanted(line)
 
     def lost(self) -> bytes:
         """The runtime ended; return the answers to what it had taken and not answered.
@@ -175,7 +174,7 @@ class Ledger:
 
     def _left(self, lines: bytes) -> None:
         self.settle()
-        for line in lines.split(b"\n"):
+        for line in _each(lines):
             identifier, method = envelope(line)
             if method is None:
                 continue
@@ -229,12 +228,21 @@ class Ledger:
         self._forget(key)
         fits = self._standing_bytes + len(line) <= _LIMIT_BYTES
         if fits and method != b'"resources/unsubscribe"':
-            self._standing[key] = (identifier, line)
+            self._standing[key] = (identifier, line.removesuffix(b"\n"))
             self._standing_bytes += len(line)
 
     def _forget(self, key: bytes) -> None:
         _, line = self._standing.pop(key, (None, b""))
         self._standing_bytes -= len(line)
+
+
+def _each(lines: bytes) -> Iterator[bytes]:
+    """Yield each line; one that is alone with its newline, as it is."""
+    begin = 0
+    # Not by `split`, which looks at each byte and copies each line.
+    while (end := lines.find(b"\n", begin)) >= 0:
+        yield lines[begin:end] if begin or end + 1 < len(lines) else lines
+        begin = end + 1
 
 
 def _cost_bytes(identifier: bytes) -> int:

@@ -374,7 +374,7 @@ def test_the_proxy_loads_nothing_but_small_parts_of_the_standard_library() -> No
         [sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout.split()
     ours = {name for name in loaded if name.startswith("octave")}
-    parts = {"octave.proxy_ledger", "octave.proxy_output", "octave.proxy_request"}
+    parts = {f"octave.proxy_{part}" for part in ("ledger", "output", "request", "watch")}
     assert ours == {"octave", "octave.proxy", *parts}
     heavy = {"json", "pathlib", "asyncio", "subprocess", "dataclasses", "typing", "signal"}
     assert not heavy & set(loaded)

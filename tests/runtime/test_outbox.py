@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octave.runtime.outbox import TOGETHER_BYTES, TOGETHER_LINES, Outbox
+from octave.runtime.pace import Pace
 
 pytestmark = pytest.mark.anyio
 BOUND_S = 5.0
@@ -75,6 +76,21 @@ async def test_lines_of_one_turn_leave_together_after_the_first() -> None:
         assert (reader.now(), reader.outbox.waiting_bytes) == (b"two\nthree\n", 0)
         reader.outbox.put(b"four")
         assert reader.now() == b"four\n"
+
+
+async def test_lines_that_come_of_one_peers_turn_leave_together_at_its_end() -> None:
+    async with reading() as reader:
+        seen: list[bytes] = []
+
+        def hear(data: bytes) -> None:
+            reader.outbox.put(b"one")
+            reader.outbox.put(b"two")
+            seen.append(reader.now())
+
+        Pace(hear, lambda: None, lambda: None).take(b"x")
+        assert seen == [b""]
+        assert reader.now() == b"one\ntwo\n"
+        assert reader.outbox.written == 2
 
 
 async def test_many_lines_do_not_wait_for_the_end_of_the_turn() -> None:
