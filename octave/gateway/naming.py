@@ -1,7 +1,7 @@
 """Names at an aggregated face: `server__tool`, so that many servers can share one list.
 
 Pure and stable: a qualified name depends on the server's and the item's own names alone, never on
-their neighbours or their order. It is never split again; whoever needs the way back keeps a table.
+their neighbours or their order. It tells the server; for the item's own name there is a table.
 """
 
 import hashlib
@@ -28,3 +28,9 @@ def qualified(server: str, item: str) -> str:
         return plain
     digest = hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_CHARS]
     return f"{legal[: LIMIT_CHARS - HASH_CHARS - 1]}_{digest}"
+
+
+def server_in(name: str) -> str:
+    """Return the only server that can have something of that qualified name."""
+    # No server's name holds an underscore, and all of it is in front of every cut.
+    return name.partition(SEPARATOR)[0]

@@ -1,12 +1,13 @@
 """Which server a message is for, and what its names are called there.
 
-Names go through the tables that were built with the lists, they are never split. What is asked of
-an aggregated face and belongs to no server, or to two, is refused by naming what is there.
+A name tells its server, whose table, built with the lists, has what it is called there. What is
+asked of an aggregated face and belongs to no server, or to two, is refused by naming what is there.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from octave.errors import (
     Ambiguous,
@@ -20,7 +21,7 @@ from octave.gateway import bridge
 from octave.gateway.audience import LIST_CHANGES, Audience, Scope
 from octave.gateway.catalogue import Catalogue
 from octave.gateway.listing import Entry, Listing, Table, text_of, uris_in
-from octave.gateway.naming import qualified
+from octave.gateway.naming import server_in
 from octave.runtime import wire
 from octave.runtime.handshake import Era
 from octave.runtime.server import Server
@@ -33,8 +34,7 @@ SEEN_LIMIT = 10_000
 _BY_URI = frozenset({"resources/read", "resources/subscribe", "resources/unsubscribe"})
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """Where a request goes, and the values that are called otherwise there."""
 
     server: Server
@@ -117,11 +117,9 @@ class Router:
         name = None if kind is None else text_of(params, "name")
         if kind is None or name is None:
             return None
-        found: list[Entry] = []
-        for server in self.names(scope):
-            known = self.catalogue.listing(server)
-            if known is not None:
-                found += (known.tools if kind == "tool" else known.prompts).get(name, ())
+        server = server_in(name)
+        known = self.catalogue.listing(server) if scope.includes(server) else None
+        found = () if known is None else _table(known, kind).get(name, ())
         return self._to(found[0], ("name",)) if len(found) == 1 else None
 
     async def know_eras(self, server: Server) -> None:
@@ -212,22 +210,22 @@ class Router:
         self, scope: Scope, kind: str, params: bytes | None, path: wire.Path
     ) -> Route:
         name = _needed(params, *path)
-        known = {server: self.catalogue.listing(server) for server in self.names(scope)}
-        matches = _named([_table(each, kind) for each in known.values() if each], name)
+        server = server_in(name)
+        is_there = server in self.names(scope)
+        known = self.catalogue.listing(server) if is_there else None
+        matches = [] if known is None else _named([_table(known, kind)], name)
         tables: list[Table] = []
         if not matches:
-            for server, listing in known.items():
-                if listing is None and name.startswith(qualified(server, "")):
-                    # Only this one can have it; if it cannot be asked, that is the answer.
-                    await self.catalogue.refresh(server)
+            if is_there and known is None:
+                # If it cannot be asked, that is the answer.
+                await self.catalogue.refresh(server)
             tables = [_table(each, kind) for each in await self.listings(scope)]
             matches = _named(tables, name)
         if not matches:
             candidates = [key for table in tables for key in table]
             error = ToolNotFound if kind == "tool" else NotFound
             raise error(f"unknown {kind} `{name}`", hint=did_you_mean(name, candidates))
-        entry = _only(kind, name, matches)
-        return self._to(entry, path)
+        return self._to(_only(kind, name, matches), path)
 
     def _to(self, entry: Entry, path: wire.Path) -> Route:
         return Route(self.server(entry.server), {("params", *path): entry.name_json})

@@ -6,7 +6,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octave.gateway.naming import LIMIT_CHARS, qualified
+from octave.gateway.naming import LIMIT_CHARS, qualified, server_in
 
 SERVERS = st.from_regex(r"[a-z0-9][a-z0-9-]{0,39}", fullmatch=True)
 ANY_NAME = st.text(st.characters(), max_size=200)
@@ -53,3 +53,4 @@ def test_unchanged_names_meet_only_when_server_and_item_are_the_same(
 @given(SERVERS, ANY_NAME)
 def test_name_starts_with_its_server(server: str, item: str) -> None:
     assert qualified(server, item).startswith(f"{server}__")
+    assert server_in(qualified(server, item)) == server
