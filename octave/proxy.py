@@ -17,7 +17,7 @@ from octave.proxy_ledger import Ledger
 from octave.proxy_output import Output
 from octave.proxy_request import USAGE as USAGE
 from octave.proxy_request import Ended, Request, parse
-from octave.proxy_watch import Watch
+from octave.proxy_watch import READABLE, WRITABLE, Wanted, Watch
 
 _PIECE_BYTES = 64 * 1024
 _HEARD_BYTES = 256 * 1024
@@ -29,6 +29,9 @@ _BUFFER_LIMIT_BYTES = 2**20
 
 _WATCH_S = 2.0
 """How often to look, while nothing moves, whether the AI tool that started us still lives."""
+
+_LULL_S = 0.001
+"""While nothing moves for so long there is time to look at what has passed."""
 
 _START_S = 60.0
 """`octave.background` gives up long before."""
@@ -205,23 +208,33 @@ class _Pump:
 
     def _turn(self, source: Source | None, patience_s: float) -> bool:
         """Move what can be moved; return whether there is something to read at `source`."""
-        watch, from_fd = self._watch, _number(source)
-        is_quiet = not watch.wait(*self._waiting_for(from_fd), patience_s)
-        if is_quiet:
+        ledger = self._ledger
+        from_fd = self._link_fd if source is self._link else _number(source)
+        if ledger.is_due:
+            ledger.settle()
+        wanted = self._wanted(from_fd)
+        found: dict[int, int] = {}
+        if not ledger.is_settled:
+            found = self._watch.wait(wanted, _LULL_S)
+            if not found:
+                ledger.settle()
+        if not found:
+            found = self._watch.wait(wanted, patience_s)
+        if not found:
             if self._is_client_done or os.getppid() != self._request.client_pid:
                 raise Ended(_DONE)
             return False
+        readers, writers = wanted
         # Whatever is moved may end the link.
-        can_receive = watch.can_read(from_fd)
-        if watch.can_write(self._link_fd):
+        if self._link_fd in writers and found.get(self._link_fd, 0) & WRITABLE:
             self._send()
-        if watch.can_read(0):
+        if 0 in readers and found.get(0, 0) & READABLE:
             self._read()
-        if watch.can_write(1):
+        if 1 in writers and found.get(1, 0) & WRITABLE:
             self._write()
-        return can_receive
+        return bool(from_fd in readers and found.get(from_fd, 0) & READABLE)
 
-    def _waiting_for(self, from_fd: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _wanted(self, from_fd: int) -> Wanted:
         unsent_bytes, waiting_bytes = self._ledger.unsent_bytes, len(self._output.waiting)
         readers: tuple[int, ...] = ()
         if not self._is_client_done and unsent_bytes < _BUFFER_LIMIT_BYTES:
@@ -267,9 +280,7 @@ class _Pump:
             return True
         except ConnectionError:
             return False
-        # The client has its answers before they are looked at.
         self._tell(self._ledger.hear(piece))
-        self._ledger.settle()
         return bool(piece)
 
     def _tell(self, lines: bytes) -> None:

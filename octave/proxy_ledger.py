@@ -20,6 +20,9 @@ _ENTRY_BYTES = 128
 _APART_BYTES = 64 * 1024
 """Shorter pieces of a line are joined at once: kept each for itself they take more."""
 
+_UNSETTLED_BYTES = 4 * 1024
+"""Looked at together; of more the time would be felt."""
+
 _TAIL_BYTES = 256
 """Ids and methods of messages that begin with their params stand in the last bytes."""
 
@@ -53,14 +56,16 @@ class Ledger:
     """The lines of one client on their way, its open requests, and what a runtime knows of it.
 
     The last is the handshake, the log level and the subscriptions to resources. Not bounded here:
-    how much is said and not taken yet; whoever says it looks at `unsent_bytes`.
+    how much is said and not taken yet; whoever says it looks at `unsent_bytes`. What passed is not
+    looked at before somebody wants to know, or has the time for it: `settle`.
     """
 
     def __init__(self) -> None:
-        self._said = bytearray()
+        self._said: bytes | bytearray = b""
         self._sent_bytes = 0
         self._heard: list[bytes] = []
-        self._unsettled = b""
+        self._passed: list[tuple[Callable[[bytes], object], bytes]] = []
+        self._passed_bytes = 0
         self._open: dict[bytes, int] = {}
         self._open_bytes = 0
         self._standing: dict[bytes, tuple[bytes | None, bytes]] = {}
@@ -70,37 +75,62 @@ class Ledger:
 
     def say(self, piece: bytes) -> None:
         """Add what the client wrote."""
-        self._said += piece
+        if not self._said:
+            self._said = piece
+        else:
+            self._own().extend(piece)
 
     @property
     def unsent_bytes(self) -> int:
         """How much the runtime has still to take."""
         return len(self._said) - self._sent_bytes
 
-    def send(self, take: Callable[[memoryview], int]) -> None:
+    @property
+    def is_settled(self) -> bool:
+        """Everything that passed was looked at."""
+        return not self._passed
+
+    @property
+    def is_due(self) -> bool:
+        """So much has passed that `settle` should not wait for a lull."""
+        return self._passed_bytes > _UNSETTLED_BYTES
+
+    def send(self, take: Callable[[bytes | bytearray | memoryview], int]) -> None:
         """Let `take` have what is unsent; it returns how many bytes of that it took.
 
-        A line is kept until its end was taken. From then on its request is open.
+        A line is kept until its end was taken. From then on its request is open, once `settle` was
+        there.
         """
         before = self._sent_bytes
-        with memoryview(self._said) as said, said[before:] as unsent:
-            self._sent_bytes += take(unsent)
+        if before:
+            with memoryview(self._said) as said, said[before:] as unsent:
+                self._sent_bytes += take(unsent)
+        else:
+            self._sent_bytes = take(self._said)
+        if self._sent_bytes == len(self._said) and self._said.endswith(b"\n"):
+            lines, self._said, self._sent_bytes = bytes(self._said), b"", 0
+            self._pass(self._left, lines)
+            return
         end = self._said.rfind(b"\n", before, self._sent_bytes) + 1
         if end:
             with memoryview(self._said) as said, said[:end] as left:
-                lines = bytes(left)
-            self._left(lines)
+                self._pass(self._left, bytes(left))
         elif self._sent_bytes > _LINE_LIMIT_BYTES:
             end = self._sent_bytes
-        del self._said[:end]
+        del self._own()[:end]
         self._sent_bytes -= end
+
+    def _own(self) -> bytearray:
+        """Return what was said as it can be changed in place."""
+        if isinstance(self._said, bytes):
+            self._said = bytearray(self._said)
+        return self._said
 
     def hear(self, piece: bytes) -> bytes:
         """Take what the runtime wrote; return the lines for the client that end in it.
 
         What they answer is open until `settle`, which may come after the client has them.
         """
-        self.settle()
         end = piece.rfind(b"\n") + 1
         if not end:
             self._keep(piece)
@@ -113,8 +143,9 @@ class Ledger:
         if rest:
             self._heard.append(rest)
         if not self._unwanted:
-            self._unsettled = lines
+            self._pass(self._answered, lines)
             return lines
+        self.settle()
         every = lines.split(b"\n")
         wanted = [line for line in every if self._is_wanted(line)]
         return lines if len(wanted) == len(every) else b"\n".join(wanted)
@@ -127,12 +158,14 @@ class Ledger:
             self._heard.append(piece)
 
     def settle(self) -> None:
-        """Take note of what the lines heard last answer."""
-        lines, self._unsettled = self._unsettled, b""
-        if not lines or not self._open:
-            return
-        for line in _each(lines):
-            self._is_wanted(line)
+        """Take note of what the lines that passed ask and answer."""
+        passed, self._passed, self._passed_bytes = self._passed, [], 0
+        for look, lines in passed:
+            look(lines)
+
+    def _pass(self, look: Callable[[bytes], object], lines: bytes) -> None:
+        self._passed.append((look, lines))
+        self._passed_bytes += len(lines)
 
     def lost(self) -> bytes:
         """The runtime ended; return the answers to what it had taken and not answered.
@@ -172,8 +205,12 @@ class Ledger:
         line = b'{"jsonrpc":"2.0","method":"notifications/%b/list_changed"}\n'
         return b"".join(line % kind for kind in self._lists)
 
+    def _answered(self, lines: bytes) -> None:
+        if self._open:
+            for line in _each(lines):
+                self._is_wanted(line)
+
     def _left(self, lines: bytes) -> None:
-        self.settle()
         for line in _each(lines):
             identifier, method = envelope(line)
             if method is None:

@@ -5,8 +5,13 @@ poll(2) and not select(2), which takes longer than all else that the proxy does 
 
 import select
 
-_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
-_WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
+READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+"""Something, its end or its error."""
+WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
+"""It takes something, or fails to."""
+
+Wanted = tuple[tuple[int, ...], tuple[int, ...]]
+"""Descriptors to read and to write."""
 
 
 class Watch:
@@ -14,26 +19,15 @@ class Watch:
 
     def __init__(self) -> None:
         self._poll = select.poll()
-        self._wanted: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
-        self._found: dict[int, int] = {}
+        self._wanted: Wanted = (), ()
 
-    def wait(self, readers: tuple[int, ...], writers: tuple[int, ...], timeout_s: float) -> bool:
-        """Wait for one of them, so long at most; return whether there is any."""
-        wanted = readers, writers
+    def wait(self, wanted: Wanted, timeout_s: float) -> dict[int, int]:
+        """Wait for one of them, so long at most; return what there is, by descriptor."""
         if wanted != self._wanted:
             self._change(wanted)
-        self._found = dict(self._poll.poll(int(timeout_s * 1000) + 1))
-        return bool(self._found)
+        return dict(self._poll.poll(int(timeout_s * 1000) + 1))
 
-    def can_read(self, descriptor: int) -> bool:
-        """Whether that one, a reader, can be read: something, its end or its error."""
-        return descriptor in self._wanted[0] and bool(self._found.get(descriptor, 0) & _READABLE)
-
-    def can_write(self, descriptor: int) -> bool:
-        """Whether that one, a writer, takes something, or fails to."""
-        return descriptor in self._wanted[1] and bool(self._found.get(descriptor, 0) & _WRITABLE)
-
-    def _change(self, wanted: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    def _change(self, wanted: Wanted) -> None:
         for descriptor in {*self._wanted[0], *self._wanted[1]}:
             self._poll.unregister(descriptor)
         self._wanted = readers, writers = wanted
