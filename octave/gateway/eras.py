@@ -49,7 +49,7 @@ def is_modern(message: wire.Message) -> bool:
     """Whether the request carries an envelope, of whichever version."""
     params = message.params
     # Most requests of the other era end here.
-    if params is None or (_MARK not in params and b"\\" not in params):
+    if params is None or (wire.BACKSLASH not in params and _MARK not in params):
         return False
     return wire.member(params, "_meta", VERSION_KEY) is not None
 

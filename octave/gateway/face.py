@@ -21,7 +21,6 @@ from octave.gateway.eras import MODERN_VERSIONS, SERVER_INFO_KEY
 from octave.gateway.listing import Listing, refuse_denied, text_of
 from octave.gateway.request import Request
 from octave.gateway.router import Route, Router
-from octave.packages.launch import ToolFilter
 from octave.packages.offered import LISTS
 from octave.runtime import wire
 from octave.runtime.server import Server
@@ -101,7 +100,7 @@ class SingleFace:
         server = self._server()
         known = self._router.catalogue.listing(self._name)
         has_cursor = wire.member(request.params, "cursor") is not None
-        if known is None and server.spec.tools != ToolFilter():
+        if known is None and not server.spec.tools.is_open:
             await self._router.catalogue.refresh(self._name)
             known = self._router.catalogue.listing(self._name)
         if known is None or kind not in known.offered.lists:

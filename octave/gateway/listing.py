@@ -133,7 +133,7 @@ def refuse_denied(server: str, tools: ToolFilter, params: bytes) -> None:
     Raises:
         ToolNotFound: they do.
     """
-    name = text_of(params, "name") if tools != ToolFilter() else None
+    name = None if tools.is_open else text_of(params, "name")
     if name is not None and not tools.permits(name):
         raise ToolNotFound(
             f"tool {shown(name)} of `{server}` is denied",
@@ -153,11 +153,9 @@ def text_of(text: bytes | None, *path: str) -> str | None:
         return None
     try:
         raw = wire.member(text, *path)
-        # The standard library reads lone surrogates, which a name or URI may hold.
-        value = None if raw is None else json.loads(raw)
+        return None if raw is None else wire.string(raw)
     except ValueError:
         return None
-    return value if isinstance(value, str) else None
 
 
 def uris_in(answer: bytes) -> Iterator[str]:

@@ -79,6 +79,7 @@ class Session:
         )
         self._open: dict[object, Open] = {}
         self._ended = anyio.Event()
+        self._is_over = False
         self._finishing = False
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -98,7 +99,7 @@ class Session:
 
     def receive(self, line: bytes | wire.Oversize) -> None:
         """Take one line of the client, without newline; never raises, never blocks."""
-        if self._tasks is None or self._ended.is_set():
+        if self._tasks is None or self._is_over:
             return
         if isinstance(line, wire.Oversize):
             text = f"message too large: {line.size_bytes} bytes"
@@ -152,12 +153,13 @@ class Session:
 
     def close(self) -> None:
         """Cancel what is open and forget the session; idempotent."""
-        if not self._ended.is_set():
+        if not self._is_over:
             for entry in self._open.values():
                 if entry.request.method == LISTEN:
                     self._say(entry.request.send, listen_result(entry.request))
             for entry in list(self._open.values()):
                 entry.cancel()
+        self._is_over = True
         self._ended.set()
         self._router.audience.leave(self._member)
         self._hearing.close()
@@ -211,7 +213,7 @@ class Session:
         self._say(self._send, line)
 
     def _say(self, send: Callable[[bytes], None], line: bytes) -> None:
-        if self._ended.is_set():
+        if self._is_over:
             return
         try:
             send(line)
@@ -238,7 +240,8 @@ class Session:
         The answer then comes without a task, and before anything the server says after it.
         """
         request = entry.request
-        if request.method not in PASSED or len(request.message.line) >= LONG_BYTES:
+        message = request.message
+        if message.method not in PASSED or len(message.line) >= LONG_BYTES:
             return False
         try:
             self._read_envelope(request)
@@ -331,7 +334,7 @@ class Session:
         identifier = entry.request.id
         try:
             await breathe(message.line)
-            if self._ended.is_set():
+            if self._is_over:
                 # Nothing may be begun for it that its end would have ended.
                 return _refused(message, "the session is over")
             self._read_envelope(entry.request)

@@ -46,6 +46,11 @@ class ToolFilter:
     deny: tuple[str, ...] = ()
     """These in no case."""
 
+    @property
+    def is_open(self) -> bool:
+        """Every tool is there."""
+        return not self.allow and not self.deny
+
     def permits(self, name: str) -> bool:
         """Whether a tool of that name is there at all."""
         if any(fnmatchcase(name, pattern) for pattern in self.deny):

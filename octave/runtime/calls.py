@@ -33,7 +33,7 @@ class Calls:
         self._fresh_s = self._quiet_since_s = clock_s()
         self._given_up_s: float | None = None
         self._ran_out = anyio.Event()
-        self._drained = anyio.Event()
+        self._drained: anyio.Event | None = None
         self._when_free: Callable[[], None] | None = None
 
     @property
@@ -97,8 +97,10 @@ class Calls:
         del self._begun_s[number]
         self.size_bytes -= size_bytes
         if not self.in_flight:
-            self._drained.set()
-            self._do_when_free()
+            if self._drained is not None:
+                self._drained.set()
+            if self._when_free is not None:
+                self._do_when_free()
 
     def _time_ran_out(self) -> None:
         if self.overdue_s is None:

@@ -398,6 +398,6 @@ async def connect(
 def _progress_token(message: Message) -> bytes | None:
     params = message.params
     # Most requests have none: a search for the word is cheaper than a look at every member.
-    if params is None or not (b"progressToken" in params or b"\\" in params):
+    if params is None or not (wire.BACKSLASH in params or b"progressToken" in params):
         return None
     return wire.member(params, "_meta", "progressToken")

@@ -16,6 +16,7 @@ from octave.runtime import probe
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Connection
 from octave.runtime.metrics import is_error_result
+from octave.runtime.pace import at_end_of_turn
 from octave.runtime.pending import NOBODY as NOBODY
 from octave.runtime.pending import Cancel, Done, Outcome
 from octave.runtime.questions import Caller, Questions
@@ -103,7 +104,7 @@ class Exchange:
         What is returned takes the call back; then neither is called.
         """
         connection, size_bytes = self._live(), len(message.line)
-        if connection is None or connection.closed.is_set() or self._is_full(size_bytes):
+        if connection is None or self._is_full(size_bytes):
             return None
         if self.subject.spec.policy.replay:
             return None
@@ -249,13 +250,11 @@ class _Flight:
                 self._again()
                 return
             outcome = exchange.told(outcome, self._message)
-        # He has his answer before anything is counted.
         self._done(outcome)
-        failed = True
-        if isinstance(outcome, Message):
-            exchange.has_answered = True
-            failed = outcome.result is None or is_error_result(outcome.result)
-        self._count(failed=failed)
+        # He has his answer before anything is counted.
+        count = partial(self._count_outcome, outcome)
+        if not at_end_of_turn(count):
+            count()
 
     def left(self, cancel: Cancel) -> None:
         cancel()
@@ -266,6 +265,13 @@ class _Flight:
     def never_was(self) -> None:
         self._exchange.questions.end_of(self._caller)
         self._exchange.calls.end_one(self._number, len(self._message.line))
+
+    def _count_outcome(self, outcome: Outcome) -> None:
+        failed = True
+        if isinstance(outcome, Message):
+            self._exchange.has_answered = True
+            failed = outcome.result is None or is_error_result(outcome.result)
+        self._count(failed=failed)
 
     def _count(self, *, failed: bool) -> None:
         subject = self._exchange.subject

@@ -12,6 +12,8 @@ HEAD_BYTES = 4096
 TAIL_BYTES = 256
 """Where the id of a message stands that ends with it."""
 
+_NEWLINE = ord("\n")
+
 _APART_BYTES = 4096
 """Smaller pieces of a line are not kept each for itself: that may take many times their size."""
 
@@ -39,10 +41,14 @@ class Framer:
 
         One trailing ``\\r`` is stripped. A line over the limit becomes one `Oversize` when it ends.
         """
-        if b"\n" not in data:
+        if _NEWLINE not in data:
             # Much faster than `split`, which has to look at each byte of a long line.
             self._keep(data)
             return []
+        if not self._size_bytes and data.find(b"\n") == len(data) - 1 <= self._limit_bytes:
+            # Most of what comes: one line.
+            line = data[:-1].removesuffix(b"\r")
+            return [line] if line else []
         *complete, rest = data.split(b"\n")
         lines: Sequence[bytes | Oversize] = complete
         if self._size_bytes or len(data) > self._limit_bytes or b"\r" in data:

@@ -112,7 +112,7 @@ def _unmistakable(text: bytes, paths: Iterable[Path], known: Members | None) -> 
     try:
         levels[()] = OBJECT.decode(text) if known is None else known
         for path in paths:
-            name = _quoted(path[-1])
+            name = quoted(path[-1])
             at = text.find(name)
             if at < 0 or text.find(name, at + 1) != -1:
                 return None
@@ -136,7 +136,7 @@ def _size(path: Path, levels: dict[Path, Members]) -> int:
 
 
 @functools.cache
-def _quoted(name: str) -> bytes:
+def quoted(name: str) -> bytes:
     """Return a name as JSON; of those that Octave knows, which are few."""
     if not name.isidentifier():
         raise KeyError(name)

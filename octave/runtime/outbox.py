@@ -128,8 +128,7 @@ class Outbox:
 
     def _write_lines(self) -> None:
         batch = self._next()
-        lines = [line for _, line in batch]
-        text = lines[0] if len(lines) == 1 else b"\n".join(lines)
+        text = batch[0][1] if len(batch) == 1 else b"\n".join([line for _, line in batch])
         taken = os.writev(self._pipe.fileno(), (text, b"\n"))
         if taken == len(text) + 1 and len(batch) == len(self._queue):
             self.written = batch[-1][0]

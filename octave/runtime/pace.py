@@ -7,9 +7,9 @@ what it writes meanwhile waits in the kernel, and then it waits itself. Nothing 
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import IO
 
 import anyio
@@ -42,28 +42,14 @@ BREATH_S = 0.002
 """For each megabyte, about as long as a step with it takes."""
 
 
-class _Turn:
-    """What one peer wrote is being handed over."""
+class _Turn(threading.local):
+    """Of this thread: what one peer wrote is being handed over."""
 
-    __slots__ = ("_is_on", "_later")
-
-    def __init__(self) -> None:
-        self._is_on = True
-        self._later: list[Callable[[], None]] = []
-
-    def at_end(self, do: Callable[[], None]) -> bool:
-        if self._is_on:
-            self._later.append(do)
-        return self._is_on
-
-    def end(self) -> None:
-        self._is_on = False
-        for do in self._later:
-            do()
+    later: list[Callable[[], None]] | None = None
+    """What is done at its end; None outside of any."""
 
 
-_TURN: ContextVar[_Turn | None] = ContextVar("turn", default=None)
-"""A task that was begun in a turn keeps it when it is over."""
+_TURN = _Turn()
 
 
 def at_end_of_turn(do: Callable[[], None]) -> bool:
@@ -72,8 +58,11 @@ def at_end_of_turn(do: Callable[[], None]) -> bool:
     So what comes of several lines leaves together, without another turn of the loop. It must not
     raise. Returns False, and does nothing, while nobody is heard.
     """
-    turn = _TURN.get()
-    return turn is not None and turn.at_end(do)
+    later = _TURN.later
+    if later is None:
+        return False
+    later.append(do)
+    return True
 
 
 async def breathe(line: bytes) -> None:
@@ -144,8 +133,9 @@ class Pace:
 
     def _turn(self) -> None:
         self._timer = None
-        turn = _Turn()
-        token = _TURN.set(turn)
+        later: list[Callable[[], None]] = []
+        outer = _TURN.later
+        _TURN.later = later
         # Of the processor: what else a busy machine does meanwhile is not the peer's fault.
         began_s = now_s = time.thread_time()
         charge_s = 0.0
@@ -157,18 +147,22 @@ class Pace:
                 now_s = time.thread_time()
                 cost_s = now_s - before_s
                 charge_s += self._charge_s(cost_s)
-                larger = min(2 * self._portion_bytes, PORTION_MAX_BYTES)
-                self._portion_bytes = larger if cost_s < CHEAP_S else PORTION_BYTES
+                if cost_s >= CHEAP_S:
+                    self._portion_bytes = PORTION_BYTES
+                elif self._portion_bytes < PORTION_MAX_BYTES:
+                    self._portion_bytes *= 2
         finally:
-            _TURN.reset(token)
-            turn.end()
+            _TURN.later = outer
+            for do in later:
+                do()
             self._wait(charge_s)
 
     def _charge_s(self, cost_s: float) -> float:
         """Return for how long a peer has had its share with that."""
         if not self._is_heeded:
             return cost_s / SHARE
-        return cost_s / WIDE_SHARE + max(cost_s - LONG_STEP_S, 0.0) / SHARE
+        charge_s = cost_s / WIDE_SHARE
+        return charge_s if cost_s < LONG_STEP_S else charge_s + (cost_s - LONG_STEP_S) / SHARE
 
     def _portion(self) -> bytes:
         rest, at = self._rest, self._at

@@ -7,6 +7,7 @@ printed here; whoever calls is told.
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -224,6 +225,8 @@ class _Serving:
         elif self._unsettled:
             with anyio.move_on_after(START_LINES_S):
                 await self._settled.wait()
+        # What there is by now stays: nobody has to look again and again whether it is garbage.
+        gc.freeze()
         self._order.report.ready(dict(self._facts))
 
     def _bind_port(self) -> socket.socket | None:
