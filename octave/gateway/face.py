@@ -13,7 +13,7 @@ import msgspec
 
 from octave import __version__
 from octave.errors import OctaveError, UsageError
-from octave.gateway import bridge
+from octave.gateway import bridge, capabilities
 from octave.gateway.audience import LIST_CHANGES, Scope
 from octave.gateway.catalogue import announces_changes
 from octave.gateway.crossing import Crossing
@@ -21,6 +21,7 @@ from octave.gateway.eras import MODERN_VERSIONS, SERVER_INFO_KEY
 from octave.gateway.listing import Listing, refuse_denied, text_of
 from octave.gateway.request import Request
 from octave.gateway.router import Route, Router
+from octave.gateway.tasks import Tasks
 from octave.packages.offered import LISTS
 from octave.runtime import wire
 from octave.runtime.server import Server
@@ -62,6 +63,9 @@ class Face(Protocol):
     def saw(self, server: str, answer: bytes) -> None:
         """Take notice of what a server answered to a call, as a line."""
 
+    def concerns(self, server: str, message: wire.Message) -> bool:
+        """Whether what a server said of itself is for the client, if it is no log line."""
+
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return those of `methods` (keys of `LIST_CHANGES`) that are told of here."""
 
@@ -99,7 +103,7 @@ class SingleFace:
         """Let the server say itself while it is up; else say what is known of it."""
         server = self._server()
         known = self._router.catalogue.listing(self._name)
-        has_cursor = wire.member(request.params, "cursor") is not None
+        has_cursor = _has_cursor(request)
         if known is None and not server.spec.tools.is_open:
             await self._router.catalogue.refresh(self._name)
             known = self._router.catalogue.listing(self._name)
@@ -123,12 +127,19 @@ class SingleFace:
     def route_now(self, request: Request) -> Route | None:
         """Return the server."""
         server = self._server()
-        if request.method == "tools/call":
-            refuse_denied(server.name, server.spec.tools, request.params)
-        return Route(server, {})
+        if request.method != "tools/call" or server.spec.tools.is_open:
+            return Route(server, {})
+        refuse_denied(server.name, server.spec.tools, request.params)
+        name = wire.member(request.params, "name")
+        # Given twice, one of the names may be of another tool: the server must see but this one.
+        return Route(server, {} if name is None else {("params", "name"): name})
 
     def saw(self, server: str, answer: bytes) -> None:
         """Do nothing: there is but one server."""
+
+    def concerns(self, server: str, message: wire.Message) -> bool:
+        """Tell that it is for the client, as everything that the server says."""
+        return True
 
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return those that the server promises."""
@@ -155,6 +166,7 @@ class MergedFace:
     def __init__(self, router: Router, scope: Scope) -> None:
         self._router = router
         self._scope = scope
+        self._tasks = Tasks()
 
     async def initialize(self, version: bytes) -> bytes:
         """Return what all of them have, without waiting for those that were never asked."""
@@ -178,7 +190,7 @@ class MergedFace:
 
     async def listed(self, request: Request, kind: str) -> bytes | None:
         """Return all there is, in one page."""
-        if wire.member(request.params, "cursor") is not None:
+        if _has_cursor(request):
             raise UsageError("`params.cursor` is unknown: every list is one page")
         known = await self._router.listings(self._scope)
         items = (item for each in known for item in each.definitions(kind))
@@ -186,6 +198,9 @@ class MergedFace:
 
     async def route(self, request: Request) -> Route | None:
         """Return the server that has what is named."""
+        task = text_of(request.params, "taskId") if request.method.startswith("tasks/") else None
+        if task is not None:
+            return Route(self._router.server(self._tasks.server_of(task)), {})
         return await self._router.route(self._scope, request.method, request.message.params)
 
     def route_now(self, request: Request) -> Route | None:
@@ -195,6 +210,12 @@ class MergedFace:
     def saw(self, server: str, answer: bytes) -> None:
         """Remember what the server named: later it may be asked for by its name alone."""
         self._router.saw(server, answer)
+        self._tasks.saw(server, answer)
+
+    def concerns(self, server: str, message: wire.Message) -> bool:
+        """Whether it is about a task of the client; the rest may be about anything."""
+        is_about_task = (message.method or "").startswith("notifications/tasks")
+        return is_about_task and self._tasks.is_of(server, text_of(message.params, "taskId"))
 
     async def listenable(self, methods: Iterable[str]) -> frozenset[str]:
         """Return all: servers come and go."""
@@ -205,29 +226,19 @@ class MergedFace:
         return [self._router.server(name) for name in self._router.names(self._scope)]
 
     def _merged(self) -> dict[str, object]:
-        # Servers come and go while the client keeps what it was told here: the lists are always
-        # there.
-        capabilities: dict[str, dict[str, bool]] = {
-            "tools": {"listChanged": True},
-            "prompts": {"listChanged": True},
-            "resources": {"listChanged": True},
-        }
         instructions: list[str] = []
+        can: list[bytes] = []
         listings = map(self._router.catalogue.listing, self._router.names(self._scope))
         for each in listings:
             if each is None:
                 continue
             initialize = each.offered.initialize
-            if wire.member(initialize, "capabilities", "resources", "subscribe") == b"true":
-                capabilities["resources"]["subscribe"] = True
-            for optional in ("completions", "logging"):
-                if wire.member(initialize, "capabilities", optional) is not None:
-                    capabilities[optional] = {}
+            can.append(wire.member(initialize, "capabilities") or b"{}")
             text = text_of(initialize, "instructions")
             if text:
                 instructions.append(f"## {each.server}\n{text}")
         merged: dict[str, object] = {
-            "capabilities": capabilities,
+            "capabilities": msgspec.Raw(capabilities.union(can)),
             "serverInfo": {"name": "octave", "title": "Octave", "version": __version__},
         }
         if instructions:
@@ -238,6 +249,11 @@ class MergedFace:
 def face(router: Router, scope: Scope, crossing: Crossing) -> Face:
     """Return the face of a scope."""
     return SingleFace(router, scope, crossing) if scope.single else MergedFace(router, scope)
+
+
+def _has_cursor(request: Request) -> bool:
+    # Some clients write every member that they could have.
+    return wire.member(request.params, "cursor") not in {None, b"null"}
 
 
 def _list_result(

@@ -58,6 +58,7 @@ class Listing:
     resources: frozenset[str]
     templates: tuple[tuple[str, ...], ...]
     """Of each template the literal parts around its expressions."""
+    template_texts: frozenset[str]
     problems: Mapping[int, str]
     """Why a tool is not shown, by its position in the server's list; words that follow its name."""
     warnings: tuple[str, ...]
@@ -116,6 +117,7 @@ def listing(server: str, offered: Offered, tools_shown: ToolFilter = ToolFilter(
         templates=tuple(
             tuple(_EXPRESSION.split(template)) for template in templates if template is not None
         ),
+        template_texts=frozenset(each for each in templates if each is not None),
         problems=tools.problems,
         warnings=(
             *tools.warnings(),
@@ -159,10 +161,19 @@ def text_of(text: bytes | None, *path: str) -> str | None:
 
 
 def uris_in(answer: bytes) -> Iterator[str]:
-    """Yield the URIs that the content of a tool's answer names: of links, and of what it holds."""
+    """Yield the URIs that an answer names: of links, and of what it holds.
+
+    In the content of a tool's answer, of a prompt's messages, or of resources.
+    """
     if answer.find(b'"uri"', 0, SCANNED_BYTES) < 0:
         return
-    for block in wire.elements(wire.member(answer, "result", "content") or b"[]"):
+    result = wire.member(answer, "result") or b"{}"
+    blocks = wire.elements(wire.member(result, "content") or b"[]")
+    blocks += wire.elements(wire.member(result, "contents") or b"[]")
+    for message in wire.elements(wire.member(result, "messages") or b"[]"):
+        content = wire.member(message, "content") or b"[]"
+        blocks += [content] if content.startswith(b"{") else wire.elements(content)
+    for block in blocks:
         uri = text_of(block, "uri") or text_of(block, "resource", "uri")
         if uri is not None and len(uri) <= URI_CHARS:
             yield uri

@@ -232,9 +232,12 @@ class Router:
 
     async def _by_uri(self, scope: Scope, uri: str) -> Route:
         known = await self.listings(scope)
-        owners = [each.server for each in known if uri in each.resources] or [
-            each.server for each in known if each.has_template_for(uri)
-        ]
+        # For completion a template is named by its very text.
+        owners = (
+            [each.server for each in known if uri in each.resources]
+            or [each.server for each in known if uri in each.template_texts]
+            or [each.server for each in known if each.has_template_for(uri)]
+        )
         seen = self._seen.get(uri)
         if not owners and seen is not None and scope.includes(seen):
             owners = [seen]

@@ -102,8 +102,7 @@ class Session:
         if self._tasks is None or self._is_over:
             return
         if isinstance(line, wire.Oversize):
-            text = f"message too large: {line.size_bytes} bytes"
-            self._write(wire.error(None, wire.INVALID_REQUEST, text))
+            self._refuse(line)
             return
         try:
             message = wire.decode(line)
@@ -114,6 +113,16 @@ class Session:
             self._begin(message, self._tasks)
         else:
             self.take(message)
+
+    def _refuse(self, line: wire.Oversize) -> None:
+        text = f"message too large: {line.size_bytes} bytes"
+        answered = wire.scan_id(line.head)
+        if answered is not None:
+            # A server waits for that.
+            self._client.answered(wire.decode(wire.error(answered, wire.INTERNAL_ERROR, text)))
+            return
+        identifier = wire.scan_id(line.head, of_request=True)
+        self._write(wire.error(identifier, wire.INVALID_REQUEST, text))
 
     def take(self, message: wire.Message) -> None:
         """Take what wants no answer: a notification, or an answer to what a server asked."""
@@ -185,20 +194,25 @@ class Session:
         level = None
         if message.method == "notifications/message":
             level = text_of(message.params, "level") or ""
-            for request in here:
-                least = request.envelope.log_level if request.envelope else None
-                if least in LEVELS and is_at_least(level, least):
-                    self._say(request.send, message.line)
-        if not self._is_for_client(speaker, level):
+            said = [
+                request.send
+                for request in here
+                if request.envelope is not None
+                and request.envelope.log_level in LEVELS
+                and is_at_least(level, request.envelope.log_level)
+            ]
+            for send in dict.fromkeys(said):
+                self._say(send, message.line)
+        if not self._is_for_client(speaker, message, level):
             return
         # Over HTTP what is said during a call belongs on the stream of that call.
         sends = [request.send for request in here if level is None or request.envelope is None]
         self._say(sends[-1] if sends else self._write, message.line)
 
-    def _is_for_client(self, speaker: Speaker, level: str | None) -> bool:
+    def _is_for_client(self, speaker: Speaker, message: wire.Message, level: str | None) -> bool:
         if level is None:
-            is_alone = self._scope.single or speaker.role.owner is not None
-            return is_alone and self._client.era is not None
+            is_own = speaker.role.owner is not None or self._face.concerns(speaker.name, message)
+            return is_own and self._client.era is not None
         if not self._client.is_listening:
             return False
         least = self._client.level

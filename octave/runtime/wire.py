@@ -5,6 +5,7 @@ key order, number text, escapes and unknown members survive. Time is linear in a
 """
 
 import codecs
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -135,6 +136,9 @@ def _message(line: bytes, envelope: _Envelope) -> Message:
     params, result, error = envelope.params, envelope.result, envelope.error
     if envelope.method is None and result is _ABSENT and error is _ABSENT:
         raise Malformed("neither request nor answer", INVALID_REQUEST)
+    if error is not _ABSENT and result is not _ABSENT and bytes(error) == b"null":
+        # JSON-RPC 1.0 has both members in every answer.
+        error = _ABSENT
     return Message(
         line,
         identifier,
@@ -248,23 +252,23 @@ def elements(text: bytes) -> list[bytes]:
         return json_text.elements(text)
 
 
-def scan_id(head: bytes) -> bytes | None:
+def scan_id(head: bytes, *, of_request: bool = False) -> bytes | None:
     """Return the `id` of an answer whose line is cut or broken, where `head` still shows it.
 
-    None for a request or notification, and when a long member stands before the id.
+    With `of_request` that of a request. None for the other and for a notification, and when a long
+    member stands before the id.
     """
     found: bytes | None = None
+    is_request = False
     if b'id"' not in head and b"\\u" not in head:
         return None
-    try:
+    # What is cut ends in a member that cannot be read.
+    with contextlib.suppress(ValueError):
         for key, start, end in json_text.members(head):
-            if key == "method":
-                return None
+            is_request = is_request or key == "method"
             if key == "id" and end < len(head):
                 found = head[start:end]
-    except ValueError:
-        return found
-    return found
+    return found if is_request is of_request else None
 
 
 def id_at_end(head: bytes, tail: bytes) -> bytes | None:

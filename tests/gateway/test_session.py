@@ -265,6 +265,7 @@ async def test_initialize_merges_what_the_servers_announce(two: Desk) -> None:
         "resources": {"listChanged": True, "subscribe": True},
         "completions": {},
         "logging": {},
+        "experimental": {"x": {"y": 1.0}},
     }
 
 
