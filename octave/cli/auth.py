@@ -61,8 +61,7 @@ def auth(
     ):
         raise UsageError("`--client-id` needs an address with a path, or an id")
     if logout:
-        assert endpoint.tokens is not None
-        status = "logged_out" if endpoint.tokens.remove() else "not_logged_in"
+        status, more = _leave(spec)
     else:
         # Imported late: it brings an event loop, and then the SDK.
         from octave.runtime.remote_login import Wish, login
@@ -70,12 +69,13 @@ def auth(
         def show(address: str) -> None:
             _show(name, address, opens=not no_browser)
 
+        more = {}
         status = "logged_in" if login(spec, Wish(show, client_id, port)) else "not_needed"
     if status in {"logged_in", "logged_out"}:
         _take_over(workspace, name)
     host = urlsplit(endpoint.url).netloc
     if terms.as_json:
-        write_json({"name": name, "status": status, "host": host})
+        write_json({"name": name, "status": status, "host": host, **more})
     elif not terms.quiet:
         write(f"{name}: {_WORDS[status].format(host=safe(host))}")
     return 0
@@ -108,6 +108,16 @@ def _remote(workspace: Workspace, name: str) -> tuple[LaunchSpec, Endpoint]:
             hint=f"remove `Authorization` from [servers.{name}] to log in instead",
         )
     return specs[name], endpoint
+
+
+def _leave(spec: LaunchSpec) -> tuple[str, dict[str, bool]]:
+    """Log out; return the status, and what is told beside it."""
+    from octave.runtime.remote_login import logout  # as above
+
+    left = logout(spec)
+    if left.untold is not None:
+        tell(f"warning: `{safe(left.untold)}` could not be told: there the login may go on")
+    return "logged_out" if left.was_logged_in else "not_logged_in", {"revoked": left.is_revoked}
 
 
 def _names_document(address: str) -> bool:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -21,6 +22,10 @@ from octave.runtime.events import Event
 from octave.serve import claim
 from octave.serve.app import Options, Report
 from octave.serve.app import serve as run
+
+LEAVE_S = 1.5
+"""For threads that outlive the runtime, before the process ends all the same: the look-up of a name
+may take minutes, and Python waits for it."""
 
 
 def serve(
@@ -51,8 +56,16 @@ def serve(
     if in_background:
         return _serve_in_background(workspace, options)
     lines = _Lines(terms, workspace)
-    anyio.run(run, workspace, os.environ, options, Report(lines.event, lines.ready, lines.warning))
+    anyio.run(_run, workspace, options, Report(lines.event, lines.ready, lines.warning))
     return 0
+
+
+async def _run(workspace: Workspace, options: Options, report: Report) -> None:
+    await run(workspace, os.environ, options, report)
+    # Everything is saved, closed and given back.
+    leave = threading.Timer(LEAVE_S, os._exit, [0])
+    leave.daemon = True
+    leave.start()
 
 
 def _detach(terms: Manners, workspace: Workspace, options: Options) -> int:
@@ -80,7 +93,7 @@ def _words(options: Options) -> list[str]:
 def _serve_in_background(workspace: Workspace, options: Options) -> int:
     report = Report(ready=background.report_ready, warning=tell)
     try:
-        anyio.run(run, workspace, os.environ, options, report)
+        anyio.run(_run, workspace, options, report)
     except OctaveError as error:
         background.report_error(error)
         return error.exit_code

@@ -5,10 +5,12 @@ opened. What a process says that belongs to one session is for that one. Lists a
 after the catalogue has them, so that whoever asks at once is given the new ones.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
+
+import anyio
 
 from octave.gateway import bridge
 from octave.gateway.listing import text_of
@@ -34,14 +36,28 @@ _UNHEARD = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scope:
-    """Which servers a face shows."""
+    """Which servers a face shows. Equal ones show the same."""
 
     servers: tuple[str, ...] | None
     """In the order of their lists; None: all there are."""
     single: bool = False
     """The one server as it is, nothing renamed, nothing added."""
+    profile: str | None = None
+    """Whose servers these are, before `also`: they change with it, see `Audience.reloaded`."""
+    also: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, profile: str, servers: Iterable[str], also: Iterable[str] = ()) -> "Scope":
+        """Return the scope of a profile that has these servers now."""
+        scope = cls((), profile=profile, also=tuple(also))
+        scope.become(servers)
+        return scope
+
+    def become(self, servers: Iterable[str]) -> None:
+        """Show these servers of the profile from now on."""
+        self.servers = tuple(dict.fromkeys((*servers, *self.also)))
 
     def includes(self, server: str) -> bool:
         """Whether the face shows the server."""
@@ -77,7 +93,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listen:
-    """One subscription of a modern client."""
+    """One subscription of a modern client. `ended` is set when there is nothing more to hear."""
 
     scope: Scope
     identifier: bytes
@@ -89,6 +105,7 @@ class Listen:
     send: Callable[[bytes], None]
     session: object = None
     """Whose it is."""
+    ended: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Audience:
@@ -136,10 +153,33 @@ class Audience:
                 line = said.get(method) or wire.notification(method)
                 self._tell_change(method, line, lambda scope: scope.includes(server))
 
-    def servers_changed(self) -> None:
-        """Tell aggregated sessions, after servers came or went, that every list may be new."""
+    def reloaded(
+        self, touched: Mapping[str, Collection[str]], profiles: Mapping[str, Iterable[str]]
+    ) -> None:
+        """Tell whom it concerns that every list may be new: servers came, went or were replaced.
+
+        `touched` as `Supervisor.reload` returns it; `profiles` are all there are now. Where that
+        leaves nothing to be listened to, the subscriptions end.
+        """
+        names = frozenset(name for each in touched.values() for name in each)
+        scopes = [member.scope for member in self._members]
+        scopes += [listen.scope for listen in self._listens]
+        concerned: set[int] = set()
+        for scope in {id(scope): scope for scope in scopes}.values():
+            shown = scope.servers
+            if scope.profile is not None:
+                scope.become(profiles.get(scope.profile, ()))
+            is_hit = bool(names) and (shown is None or not names.isdisjoint(shown))
+            if is_hit or scope.servers != shown:
+                concerned.add(id(scope))
         for method in LIST_CHANGES:
-            self._tell_change(method, wire.notification(method), lambda scope: not scope.single)
+            line = wire.notification(method)
+            self._tell_change(method, line, lambda scope: id(scope) in concerned)
+        for listen in self._listens:
+            scope = listen.scope
+            is_left = scope.profile is not None and scope.profile not in profiles
+            if is_left or (scope.single and set(scope.servers or ()) & set(touched["removed"])):
+                listen.ended.set()
 
     def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Pass on a notification that is not about the lists, nor about one request."""
@@ -165,12 +205,12 @@ class Audience:
         key = (speaker.name, text_of(message.params, "uri") or "")
         plain = bridge.untagged(message) if speaker.era == "modern" else message.line
         for member in self._of(speaker):
-            if key in member.subscriptions:
+            if key in member.subscriptions and member.scope.includes(speaker.name):
                 member.ear.updated(plain)
         owner = speaker.role.owner
         for listen in list(self._listens):
             is_told = owner is None or owner.session is listen.session
-            if is_told and key in listen.resources:
+            if is_told and key in listen.resources and listen.scope.includes(speaker.name):
                 listen.send(bridge.tagged(message, listen.identifier))
 
     def _of(self, speaker: Speaker) -> list[Member]:

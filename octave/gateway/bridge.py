@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 
 from octave.gateway.eras import (
+    LOG_LEVEL_KEY,
     MODERN_VERSIONS,
     SERVER_INFO_KEY,
     SUBSCRIPTION_KEY,
@@ -19,6 +20,7 @@ from octave.gateway.eras import (
 from octave.gateway.listing import text_of
 from octave.packages.offered import LISTS
 from octave.runtime import json_text, wire
+from octave.runtime.handshake import CAPABILITIES_KEY, CLIENT_INFO_KEY, VERSION_KEY
 from octave.runtime.json_edit import with_first, without
 from octave.runtime.wire import Message
 
@@ -42,6 +44,7 @@ NOT_FOUND = -32002
 URL_NEEDED = -32042
 """How a server of 2025-11-25 asks for an elicitation by URL in an error."""
 
+_OF_AN_ENVELOPE = frozenset({VERSION_KEY, CAPABILITIES_KEY, CLIENT_INFO_KEY, LOG_LEVEL_KEY})
 _OF_A_RETRY = ("inputResponses", "requestState")
 _ADDED = frozenset({"resultType", "ttlMs", "cacheScope"})
 
@@ -70,9 +73,7 @@ def without_envelope(message: Message) -> Message:
     meta = wire.member(message.params or b"{}", "_meta")
     if meta is None or not meta.startswith(b"{"):
         return message
-    prefix = "io.modelcontextprotocol/"
-    names = [key for key, _, _ in json_text.members(meta) if key.startswith(prefix)]
-    return _spliced(message, {("params", "_meta"): without(meta, names)})
+    return _spliced(message, {("params", "_meta"): without(meta, _OF_AN_ENVELOPE)})
 
 
 def with_params(message: Message, members: bytes) -> Message:
@@ -122,19 +123,22 @@ def to_modern_error(error: bytes, uri: str | None) -> bytes:
     if wire.member(error, "code") != b"%d" % NOT_FOUND or uri is None:
         return error
     error = wire.splice(error, {("code",): b"%d" % wire.INVALID_PARAMS})
-    data = b'{"uri":%b}' % json.dumps(uri).encode()
     if wire.member(error, "data", "uri") is not None:
         return error
-    if wire.member(error, "data") is None:
-        return with_first(error, b'"data":%b' % data)
-    return wire.splice(error, {("data",): data})
+    member = b'"uri":%b' % json.dumps(uri).encode()
+    data = wire.member(error, "data")
+    if data is None:
+        return with_first(error, b'"data":{%b}' % member)
+    own = data if data.startswith(b"{") else b"{}"
+    return wire.splice(error, {("data",): with_first(own, member)})
 
 
 def url_elicitations(error: bytes) -> list[bytes]:
     """Return the params of the elicitations that an error asks for; none of any other error."""
     if wire.member(error, "code") != b"%d" % URL_NEEDED:
         return []
-    return wire.elements(wire.member(error, "data", "elicitations") or b"[]")
+    found = wire.elements(wire.member(error, "data", "elicitations") or b"[]")
+    return [params for params in found if params.startswith(b"{")]
 
 
 def members_of(text: bytes) -> dict[str, bytes] | None:
@@ -184,7 +188,8 @@ def as_discover(initialize: bytes) -> bytes:
     """Return a legacy server's result of `initialize` as one of `server/discover`."""
     members = [COMPLETE, b'"supportedVersions":%b' % json.dumps(MODERN_VERSIONS).encode()]
     info = wire.member(initialize, "serverInfo")
-    meta = wire.member(initialize, "_meta") or b"{}"
+    meta = wire.member(initialize, "_meta") or b""
+    meta = meta if meta.startswith(b"{") else b"{}"
     if info is not None:
         meta = with_first(meta, b'"%b":%b' % (SERVER_INFO_KEY.encode(), info))
     members += [b'"ttlMs":0', b'"cacheScope":"private"', b'"_meta":%b' % meta]

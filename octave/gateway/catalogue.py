@@ -8,19 +8,17 @@ is a warning in its log.
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 
-from octave.errors import NotRunning, OctaveError, ServerNotFound, did_you_mean
+from octave.errors import Bug, NotRunning, OctaveError, ServerNotFound, did_you_mean
 from octave.gateway.listing import Listing, listing
-from octave.packages import offered as offered_file
-from octave.packages.launch import LaunchSpec
+from octave.gateway.shelf import Kept, Shelf
 from octave.packages.offered import LISTS, Offered
 from octave.runtime import wire, worker
 from octave.runtime.server import Server
@@ -47,26 +45,14 @@ _log = logging.getLogger(__name__)
 
 Changed = Callable[[str, frozenset[str]], None]
 """Takes a server's name and the keys of `LISTS` that changed; must neither block nor raise."""
-_Key = tuple[str, str]
-
-
-@dataclass(slots=True)
-class _Kept:
-    key: _Key
-    listing: Listing | None
-    asked_at_s: float = float("-inf")
-    warned: frozenset[str] = frozenset()
-    """What the last look found to be wrong."""
-    is_saved: bool = True
-    spec: LaunchSpec | None = None
-    """Of the server, when it was last looked whether the rest still holds."""
 
 
 @dataclass(slots=True)
 class _Look:
     """One time a server is asked; everybody who wants the answer waits for the same."""
 
-    noticed: set[str]
+    server: Server
+    noticed: set[str] = field(default_factory=set)
     listed: anyio.Event = field(default_factory=anyio.Event)
     """The lists are there; what else is to be known of the server follows."""
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -95,35 +81,37 @@ class Catalogue:
     ) -> None:
         self.on_changed: Changed = lambda _server, _lists: None
         self._supervisor = supervisor
-        self._path_of = path_of
+        self._shelf = Shelf(supervisor.servers, path_of)
         self._tool_cache_s = tool_cache_s
         self._clock = clock
-        self._kept: dict[str, _Kept] = {}
         self._looks: dict[str, _Look] = {}
         self._noticed: dict[str, set[str]] = {}
-        self._looked_at_s: dict[str, float] = {}
-        self._first_asked_s: dict[tuple[str, _Key], float] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
-        supervisor.on_asked = self.asked
+        supervisor.on_learned = self.learned
+        supervisor.on_removed = self._shelf.forget
 
     async def run(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
-        """Own every look at a server, until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            task_status.started()
-            try:
-                await anyio.sleep_forever()
-            finally:
-                self._tasks = None
+        """Own every look at a server, until cancelled; what it learned is on disk then."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    self._tasks = None
+        finally:
+            with anyio.CancelScope(shield=True):
+                for server in self._shelf.unsaved:
+                    await self._apart(self._shelf.save, server)
 
     def listing(self, name: str) -> Listing | None:
         """Return what is known of the server; None when it was never asked, or is not there."""
         server = self._supervisor.servers.get(name)
         if server is None:
             return None
-        return self._kept_of(server).listing
+        return self._shelf.of(server).listing
 
     def get(self, name: str) -> Offered | None:
         """Return what is known of the server, as it was received."""
@@ -140,10 +128,28 @@ class Catalogue:
             OctaveError: it cannot be started or asked.
         """
         look = self._begin(name)
+        await look.listed.wait()
+        return self._found(name, look)
+
+    async def know_eras(self, name: str) -> None:
+        """Find out which eras the server speaks, starting it if need be, unless that is known.
+
+        It stays unknown where it cannot be asked without harm. Raises as `refresh` does.
+        """
+        known, server = self.get(name), self._supervisor.servers.get(name)
+        if known is not None and known.eras:
+            return
+        if known is not None and server is not None and server.is_awake:
+            await server.asker.learn_eras()
+            return
+        look = self._looks.get(name) or self._begin(name)
         await look.done.wait()
+        self._found(name, look)
+
+    def _found(self, name: str, look: _Look) -> Offered:
+        found = self.get(name)
         if look.error is not None:
             raise look.error
-        found = self.get(name)
         if found is None:
             raise NotRunning(f"`{name}` was replaced while it was asked", hint="try again")
         return found
@@ -162,23 +168,24 @@ class Catalogue:
         return [known for name in wanted if (known := self.listing(name)) is not None]
 
     def discovered(self, name: str, result: bytes) -> None:
-        """Keep what a server of both eras answered to `server/discover`."""
-        self._amend(name, discover=result)
+        """Keep what a server of both eras answered to `server/discover`, if it still is one."""
+        known = self.get(name)
+        if known is not None and "modern" in known.eras:
+            self._amend(name, discover=result)
 
-    def asked(self, name: str) -> None:
-        """Keep that a server was seen to ask its client something."""
-        self._amend(name, asks=True)
+    def learned(self, name: str) -> None:
+        """Keep what a process of the server has learned: that it asks its client, its eras."""
+        server = self._supervisor.servers.get(name)
+        now = None if server is None else server.offered
+        if now is not None:
+            self._amend(name, eras=now.eras, discover=now.discover, asks=now.asks)
 
     def _amend(self, name: str, **known: Any) -> None:
         server = self._supervisor.servers.get(name)
-        kept = None if server is None else self._kept_of(server)
-        if server is None or kept is None or kept.listing is None or self._tasks is None:
+        if server is None or self._tasks is None or not self._shelf.amend(server, **known):
             return
-        server.offered = replace(kept.listing.offered, **known)
-        kept.listing = replace(kept.listing, offered=server.offered)
-        kept.is_saved = False
         if name not in self._looks:
-            self._tasks.start_soon(self._save, server)
+            self._tasks.start_soon(self._apart, self._shelf.save, server)
 
     def became_ready(self, name: str) -> None:
         """Ask the server, which has just answered its handshake, what it offers now."""
@@ -192,63 +199,50 @@ class Catalogue:
         waiting = self._noticed.get(name)
         if waiting is None:
             self._noticed[name] = set(lists)
-            self._tasks.start_soon(self._settle, name)
+            self._tasks.start_soon(self._apart, self._settle, self._supervisor.servers[name])
         else:
             waiting.update(lists)
 
-    async def _settle(self, name: str) -> None:
-        await anyio.sleep(max(DEBOUNCE_S, self._rest_s(name)))
-        while (running := self._looks.get(name)) is not None:
-            # It may have read the list before the change.
-            await running.done.wait()
-        lists = self._noticed.pop(name)
-        server = self._supervisor.servers.get(name)
-        if server is None:
-            return
-        if server.is_awake:
-            self._looked_at_s[name] = anyio.current_time()
+    async def _settle(self, server: Server) -> None:
+        name, lists = server.name, set[str]()
+        try:
+            await anyio.sleep(max(DEBOUNCE_S, _rest_s(self._shelf.of(server))))
+            running = self._looks.get(name)
+            if running is not None:
+                # It may have read the list before the change.
+                await running.listed.wait()
+        finally:
+            lists = self._noticed.pop(name, lists)
+        if self._shelf.has(server) and server.is_awake:
+            self._shelf.of(server).noticed_at_s = anyio.current_time()
             self._begin(name, lists)
         else:
             self.on_changed(name, frozenset(lists))
 
-    def _rest_s(self, name: str) -> float:
-        """Return in how many seconds the server may be asked again for list_changed."""
-        since_s = anyio.current_time() - self._looked_at_s.get(name, float("-inf"))
-        return max(0.0, LOOKS_APART_S - since_s)
-
-    def _kept_of(self, server: Server) -> _Kept:
-        spec, kept = server.spec, self._kept.get(server.name)
-        if kept is not None and kept.spec is spec and server.offered is not None:
-            return kept
-        key, shown = (spec.version, spec.digest), spec.tools
-        if kept is None or kept.key != key:
-            found = offered_file.load(self._path_of(server.name), *key)
-            kept = _Kept(key, listing(server.name, found, shown) if found else None)
-            self._kept[server.name] = kept
-            server.offered = found
-        elif kept.listing is not None and kept.listing.filter != shown:
-            kept.listing = listing(server.name, kept.listing.offered, shown)
-        if server.offered is None and kept.listing is not None:
-            server.offered = kept.listing.offered
-        kept.spec = spec
-        return kept
+    async def _apart(self, work: Callable[[Server], Awaitable[None]], server: Server) -> None:
+        """Do what concerns one server, so that a bug in it takes no other with it."""
+        try:
+            await work(server)
+        except Exception:  # noqa: BLE001 - one server's trouble must not end the runtime
+            _log.exception("a bug while the lists of `%s` were looked after", server.name)
 
     def _due(self, name: str) -> _Look | None:
         server = self._supervisor.servers.get(name)
         if server is None:
             return None
-        kept = self._kept_of(server)
+        kept = self._shelf.of(server)
         if kept.listing is None:
             look = self._begin(name)
             now_s = self._clock()
-            first_asked_s = self._first_asked_s.setdefault((name, kept.key), now_s)
+            if kept.wanted_at_s is None:
+                kept.wanted_at_s = now_s
             # A server that is slow, or never comes up, holds back the first lists and no others.
-            return look if now_s - first_asked_s < FIRST_LISTS_S else None
+            return look if now_s - kept.wanted_at_s < FIRST_LISTS_S else None
         if not server.is_awake:
             return None
         old = self._clock() - kept.asked_at_s >= self._tool_cache_s
-        if name in self._noticed and not self._rest_s(name):
-            self._looked_at_s[name] = anyio.current_time()
+        if name in self._noticed and not _rest_s(kept):
+            kept.noticed_at_s = anyio.current_time()
             return self._begin(name)
         return self._begin(name) if old and not announces_changes(kept.listing.offered) else None
 
@@ -260,36 +254,51 @@ class Catalogue:
                 hint=did_you_mean(name, self._supervisor.servers) or f"octave install {name}",
             )
         look = self._looks.get(name)
-        if look is None or look.listed.is_set():
+        if look is None or look.server is not server or look.listed.is_set():
             # One that has its lists knows nothing of what changed since.
             if self._tasks is None:
                 raise NotRunning("the runtime is stopping")
-            look = self._looks[name] = _Look(set())
-            self._tasks.start_soon(self._look, server, look)
+            look = self._looks[name] = _Look(server)
+            self._tasks.start_soon(self._look, look)
         look.noticed.update(noticed)
         return look
 
-    async def _look(self, server: Server, look: _Look) -> None:
+    async def _look(self, look: _Look) -> None:
+        server = look.server
         look.error = NotRunning("the runtime is stopping")
         try:
-            changed = await self._ask(server)
-            # Before anybody else can run: who is shown the new lists needs not be told of them.
-            self._tell(server, changed | look.noticed)
-            look.listed.set()
-            await self._learn_eras(server)
-            while not self._kept_of(server).is_saved:
-                await self._save(server)
-            look.error = None
+            await self._look_at(look.server, look)
         except OctaveError as error:
             look.error = error
-            if server.is_awake:
-                self._warn(server, [f"its lists are not to be had: {error.message}"])
-            self._tell(server, look.noticed)
+        except Exception as error:  # noqa: BLE001 - one server's trouble must not end the runtime
+            _log.exception("a bug while `%s` was asked what it offers", server.name)
+            if not look.listed.is_set():
+                look.error = Bug(f"the lists of `{server.name}` met a bug in Octave: {error!r}")
         finally:
             if self._looks.get(server.name) is look:
                 del self._looks[server.name]
             look.listed.set()
             look.done.set()
+
+    async def _look_at(self, server: Server, look: _Look) -> None:
+        try:
+            changed = await self._ask(server)
+        except OctaveError as error:
+            if self._shelf.has(server) and server.is_awake:
+                self._warn(server, [f"its lists are not to be had: {error.message}"])
+            self._tell(server, look.noticed)
+            raise
+        # Before anybody else can run: who is shown the new lists needs not be told of them.
+        self._tell(server, changed | look.noticed)
+        look.error = None
+        look.listed.set()
+        await self._learn_eras(server)
+        await self._shelf.save(server)
+
+    async def _learn_eras(self, server: Server) -> None:
+        known = self._shelf.of(server).listing
+        if known is not None and not known.offered.eras:
+            await server.asker.learn_eras()
 
     def _tell(self, server: Server, changed: set[str]) -> None:
         if changed:
@@ -300,9 +309,9 @@ class Catalogue:
         key = (server.spec.version, server.spec.digest)
         now_s = self._clock()
         # The server is told what is known of it already.
-        self._kept_of(server)
+        self._shelf.of(server)
         offered = await server.ask()
-        before = self._kept_of(server)
+        before = self._shelf.of(server)
         old = before.listing
         if old is not None and old.offered == offered:
             before.asked_at_s = now_s
@@ -310,8 +319,7 @@ class Catalogue:
             return set()
         # In a thread: thousands of definitions take longer than a call may wait.
         new = await worker.run(listing, server.name, offered, server.spec.tools)
-        self._kept[server.name] = _Kept(key, new, now_s, before.warned, is_saved=False)
-        server.offered = offered
+        self._shelf.put(server, key, new, now_s)
         self._warn(server, (*offered.warnings, *new.warnings))
         return {
             kind
@@ -319,35 +327,19 @@ class Catalogue:
             if offered.lists.get(kind, ()) != (old.offered.lists.get(kind, ()) if old else ())
         }
 
-    async def _learn_eras(self, server: Server) -> None:
-        known = self._kept_of(server).listing
-        if known is None or known.offered.eras:
-            return
-        learned = await server.asker.exchange.ask_eras(known.offered)
-        if learned.eras:
-            self._amend(server.name, eras=learned.eras, discover=learned.discover)
-
     def _warn(self, server: Server, warnings: Sequence[str]) -> None:
         """Write into the log of a server what its last look did not find to be wrong already."""
-        kept = self._kept_of(server)
+        kept = self._shelf.of(server)
         news = [text for text in warnings if text not in kept.warned]
         kept.warned = frozenset(warnings)
         more = [f"{len(news) - WARNINGS} more warnings"] if len(news) > WARNINGS else []
         for text in (*news[:WARNINGS], *more):
             server.tell("warning", {"message": text})
 
-    async def _save(self, server: Server) -> None:
-        kept = self._kept_of(server)
-        if kept.listing is None:
-            return
-        kept.is_saved = True
-        path = self._path_of(server.name)
-        save = partial(offered_file.save, path, kept.listing.offered, *kept.key)
-        try:
-            # Writing it safely takes tens of milliseconds, during which no call would move.
-            await worker.run(save)
-        except OSError as error:
-            _log.warning("cannot keep the lists of `%s`: %s", server.name, error)
+
+def _rest_s(kept: Kept) -> float:
+    """Return in how many seconds the server may be asked again for list_changed."""
+    return max(0.0, LOOKS_APART_S - (anyio.current_time() - kept.noticed_at_s))
 
 
 def announces_changes(offered: Offered) -> bool:

@@ -12,6 +12,7 @@ import anyio
 from octave.gateway.eras import Envelope
 from octave.runtime import wire
 from octave.runtime.handshake import Era, Opening, initialize_params
+from octave.runtime.pending import plain
 from octave.runtime.questions import OPEN_LIMIT, Question
 from octave.runtime.wire import Message
 
@@ -32,13 +33,15 @@ class Gone(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
+    identifier: bytes
+    """Under which it was asked, raw."""
     send: Send
     answered: Callable[[Message | None], None]
     """None: the client has left."""
     token: bytes | None = None
     """The server's progress token."""
     shown: bytes | None = None
-    """What the client knows it as."""
+    """What the client knows it as, `plain`."""
     on_progress: Send | None = None
 
 
@@ -57,6 +60,8 @@ class Client:
         self.level: str | None = None
         """The least severe log level it wants; None: it never said."""
         self._asked: dict[bytes, _Asked] = {}
+        """By id, `plain`."""
+        self._is_gone = False
         self._last_id = 0
         self._late: dict[bytes, None] = {}
         """Ids of what was withdrawn: an answer on its way must not be one to something else."""
@@ -77,8 +82,7 @@ class Client:
         if capabilities != self._looked_at:
             # Looked at anew only when it says something else.
             self._looked_at = capabilities
-            found = (wire.member(capabilities, need) for need in NEEDS.values())
-            self._can_answer = any(each is not None for each in found)
+            self._can_answer = any(announces(capabilities, need) for need in NEEDS.values())
         return self._can_answer
 
     def opening(self, said: Envelope | None) -> Opening:
@@ -89,12 +93,14 @@ class Client:
     @property
     def as_envelope(self) -> Envelope:
         """What a modern server is told of a legacy client."""
-        return Envelope(self.capabilities, wire.member(self.params, "clientInfo"), self.level)
+        info = wire.member(self.params, "clientInfo") or b""
+        return Envelope(self.capabilities, info if info.startswith(b"{") else None, self.level)
 
     def greeted(self, params: bytes | None) -> None:
         """Take the params of its `initialize`."""
         self.params = params or initialize_params()
-        self.capabilities = wire.member(self.params, "capabilities") or b"{}"
+        capabilities = wire.member(self.params, "capabilities") or b""
+        self.capabilities = capabilities if capabilities.startswith(b"{") else b"{}"
         self.is_listening = True
 
     def pass_on(self, question: Question, send: Send, *, keeps_id: bool) -> None:
@@ -103,15 +109,19 @@ class Client:
         With `keeps_id` under the server's own id, if that is free.
         """
         message = question.message
+        if self._is_gone:
+            question.refuse(wire.INTERNAL_ERROR, "the client has left")
+            return
         need = NEEDS.get(message.method or "")
-        lacks = need is not None and wire.member(self.capabilities, need) is None
+        lacks = need is not None and not announces(self.capabilities, need)
         if lacks or not self.is_listening:
             text = f"the client has no `{need}`" if need else f"Method not found: {message.method}"
             question.refuse(wire.METHOD_NOT_FOUND, text)
             return
         own = message.id or b"null"
-        is_kept = keeps_id and own not in self._asked and own not in self._late
+        is_kept = keeps_id and self._is_free(plain(own))
         identifier = own if is_kept else self._next_id()
+        key = plain(identifier)
         changes: dict[wire.Path, bytes] = {} if is_kept else {("id",): identifier}
         token = wire.member(message.params or b"{}", "_meta", "progressToken")
         if token is not None and not is_kept:
@@ -123,9 +133,9 @@ class Client:
             else:
                 question.answer(answer.line)
 
-        shown = token if is_kept else identifier
-        self._asked[identifier] = _Asked(send, answered, token, shown, question.send)
-        question.on_withdrawn = lambda said: self.withdraw(identifier, said)
+        shown = plain(token or b"null") if is_kept else key
+        self._asked[key] = _Asked(identifier, send, answered, token, shown, question.send)
+        question.on_withdrawn = lambda said: self.withdraw(key, said)
         send(wire.splice(message.line, changes))
 
     async def ask(self, method: str, params: bytes | None, send: Send) -> Message:
@@ -134,13 +144,15 @@ class Client:
         Raises:
             Gone: it has left.
         """
+        if self._is_gone:
+            raise Gone
         identifier, done, found = self._next_id(), anyio.Event(), list[Message | None]()
 
         def answered(answer: Message | None) -> None:
             found.append(answer)
             done.set()
 
-        self._asked[identifier] = _Asked(send, answered)
+        self._asked[identifier] = _Asked(identifier, send, answered)
         send(wire.request(identifier, method, params))
         try:
             await done.wait()
@@ -152,44 +164,58 @@ class Client:
 
     def answered(self, message: Message) -> None:
         """Take an answer of the client; one to nothing is dropped."""
-        asked = self._asked.pop(message.id or b"", None)
+        key = plain(message.id or b"null")
+        asked = self._asked.pop(key, None)
         if asked is not None:
             asked.answered(message)
         else:
-            self._late.pop(message.id or b"", None)
+            self._late.pop(key, None)
 
     def progressed(self, message: Message) -> bool:
         """Take a progress notification of the client; False when it is not about a question."""
-        shown = wire.member(message.params or b"{}", "progressToken") or b""
+        shown = plain(wire.member(message.params or b"{}", "progressToken") or b"null")
         asked = next((each for each in self._asked.values() if each.shown == shown), None)
         if asked is None or asked.token is None or asked.on_progress is None:
             return False
         asked.on_progress(wire.splice(message.line, {("params", "progressToken"): asked.token}))
         return True
 
-    def withdraw(self, identifier: bytes, said: Message | None = None) -> None:
+    def withdraw(self, key: bytes, said: Message | None = None) -> None:
         """Tell it that nobody wants to know any more; nothing happens when it has answered.
 
-        `said` is how the server took its question back.
+        `key` is the id of the question, `plain`, and `said` how the server took it back.
         """
-        asked = self._asked.pop(identifier, None)
+        asked = self._asked.pop(key, None)
         if asked is None:
             return
-        self._late[identifier] = None
+        self._late[key] = None
         if len(self._late) > OPEN_LIMIT:
             del self._late[next(iter(self._late))]
         if said is not None:
-            asked.send(wire.splice(said.line, {("params", "requestId"): identifier}))
+            asked.send(wire.splice(said.line, {("params", "requestId"): asked.identifier}))
         else:
-            params = b'{"requestId":%b}' % identifier
+            params = b'{"requestId":%b}' % asked.identifier
             asked.send(wire.notification("notifications/cancelled", params))
 
     def leave(self) -> None:
-        """Answer every question in its stead: it is gone."""
+        """Answer every question in its stead, those to come as well: it is gone."""
+        self._is_gone = True
         while self._asked:
             _, asked = self._asked.popitem()
             asked.answered(None)
 
     def _next_id(self) -> bytes:
-        self._last_id += 1
-        return b'"octave-%d"' % self._last_id
+        while True:
+            self._last_id += 1
+            identifier = b'"octave-%d"' % self._last_id
+            # A server may have thought of the same.
+            if self._is_free(identifier):
+                return identifier
+
+    def _is_free(self, key: bytes) -> bool:
+        return key not in self._asked and key not in self._late
+
+
+def announces(capabilities: bytes, need: str) -> bool:
+    """Whether a client that announced these capabilities has that one."""
+    return wire.member(capabilities, need) not in (None, b"null")

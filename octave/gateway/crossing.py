@@ -7,6 +7,9 @@ asks meanwhile is asked in the way that the client understands.
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import msgspec
+
+from octave.errors import StartFailed
 from octave.gateway import bridge, rounds
 from octave.gateway.audience import LEVELS, is_at_least
 from octave.gateway.client import Client, Send
@@ -20,6 +23,7 @@ from octave.runtime.pace import breathe
 from octave.runtime.pending import Cancel, Done
 from octave.runtime.questions import Caller, Question
 from octave.runtime.server import Server, Visitor
+from octave.runtime.subject import Speaker
 from octave.runtime.wire import Message
 
 Changes = Mapping[wire.Path, bytes]
@@ -44,12 +48,20 @@ class Crossing:
         self._session = session
         self._send = send
         self._owner = Caller(session, send, self._asking(send))
+        self._serving: dict[str, Speaker] = {}
+        """Who had the last request, by server."""
         self._known: tuple[bytes, Visitor] | None = None
         """Whom a server sees in any legacy request, and the params of `initialize` that say so."""
 
     def instance(self, request: Request, server: Server) -> Instance:
         """Return the process of `server` that serves the request, up or not."""
-        return server.instance_for(self._visitor(request))
+        found = server.instance_for(self._visitor(request))
+        request.holder = self._serving[server.name] = found
+        return found
+
+    def is_served_by(self, speaker: Speaker) -> bool:
+        """Whether that is the process of its server that this session uses, so far as any."""
+        return self._serving.get(speaker.name, speaker) is speaker
 
     def _visitor(self, request: Request) -> Visitor:
         client, said = self._client, request.envelope
@@ -66,9 +78,7 @@ class Crossing:
 
         Raises as `Exchange.forward`, `rounds.play` and `Lot.call` do.
         """
-        instance = self.instance(request, server)
-        if not instance.is_era_known:
-            await instance.exchange.greeting()
+        instance = await self._opened(request, server)
         if request.era == instance.era:
             answer = await self._as_it_is(request, instance, changes)
         elif request.era == "modern":
@@ -77,6 +87,23 @@ class Crossing:
             answer = await self._to_modern(request, instance, changes)
         await breathe(answer.line)
         return wire.rewrite(answer, {("id",): request.id})
+
+    async def _opened(self, request: Request, server: Server) -> Instance:
+        """Return the process that serves the request, once it is known which era it speaks."""
+        instance = self.instance(request, server)
+        if instance.is_era_known:
+            return instance
+        caller = self._caller_of(request)
+        try:
+            await instance.exchange.reach(request.message, caller)
+        except StartFailed:
+            other = self.instance(request, server)
+            if other is instance:
+                raise
+            # It has turned out to lack the era that this one was for.
+            await other.exchange.reach(request.message, caller)
+            return other
+        return instance
 
     def submit(
         self, request: Request, route: Route, done: Done, again: Callable[[], None]
@@ -108,7 +135,7 @@ class Crossing:
             answer = await exchange(message)
         if answer.result is None:
             return answer
-        return _answered(answer, b"result", bridge.to_legacy_result(answer.result))
+        return _answered(answer, "result", bridge.to_legacy_result(answer.result))
 
     async def _to_legacy(self, request: Request, instance: Instance, changes: Changes) -> Message:
         envelope = request.envelope
@@ -129,7 +156,7 @@ class Crossing:
         if bridge.is_input_required(answer.result):
             return answer
         result = bridge.to_modern_result(request.method, answer.result or b"{}")
-        return _answered(answer, b"result", result)
+        return _answered(answer, "result", result)
 
     def _caller_of(self, request: Request) -> Caller:
         if request.era == "modern":
@@ -158,13 +185,15 @@ def _modern_error(request: Request, answer: Message, error: bytes) -> Message:
         return wire.decode(wire.result(answer.id or b"null", result))
     uri = text_of(request.params, "uri") if request.method == "resources/read" else None
     changed = bridge.to_modern_error(error, uri)
-    return answer if changed is error else _answered(answer, b"error", changed)
+    return answer if changed is error else _answered(answer, "error", changed)
 
 
-def _answered(answer: Message, member: bytes, value: bytes) -> Message:
+def _answered(answer: Message, member: str, value: bytes) -> Message:
     if value in (answer.result, answer.error):
         return answer
-    return wire.decode(wire.splice(answer.line, {(member.decode(),): value}))
+    # Not decoded again: what was nested just deeply enough may be too deep by now.
+    line = wire.splice(answer.line, {(member,): value})
+    return msgspec.structs.replace(answer, line=line, **{member: value})
 
 
 async def _be_verbose(instance: Instance, level: str) -> None:

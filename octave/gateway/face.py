@@ -94,9 +94,13 @@ class SingleFace:
         await self._router.know_eras(server)
         offered = catalogue.get(self._name) or await catalogue.refresh(self._name)
         if offered.discover is None and "modern" in offered.eras:
-            discovered = await self._crossing.instance(request, server).exchange.greeting()
-            catalogue.discovered(self._name, discovered)
-            return discovered
+            instance = self._crossing.instance(request, server)
+            discovered = await instance.exchange.greeting()
+            if instance.era == "modern":
+                catalogue.discovered(self._name, discovered)
+                return discovered
+            # It has turned out to lack that era.
+            offered = catalogue.get(self._name) or offered
         return offered.discover or bridge.as_discover(offered.initialize)
 
     async def listed(self, request: Request, kind: str) -> bytes | None:

@@ -5,6 +5,7 @@ wants, and each hears no more than it asked for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import anyio
 import msgspec
@@ -25,6 +26,24 @@ from octave.runtime.server import Server
 
 SUBSCRIPTIONS_LIMIT = 1024
 """Resources that one session, or one subscription, may want to hear of."""
+
+
+@dataclass(slots=True, eq=False)
+class Wish:
+    """One resource that the client wants to hear of, and the process that tells of it."""
+
+    instance: Instance
+    uri: str
+
+    def move(self, instance: Instance) -> None:
+        """Have another process tell of it, which is not up yet."""
+        self.drop()
+        self.instance = instance
+        instance.interests.add(self.uri)
+
+    def drop(self, *, is_told: bool = False) -> None:
+        """Want it no more; as `Interests.drop`."""
+        self.instance.interests.drop(self.uri, is_told=is_told)
 
 
 class Hearing:
@@ -50,15 +69,21 @@ class Hearing:
         self._client = client
         self._member = member
         self._say = say
-        self._subscribed: dict[tuple[str, str], Instance] = {}
-        """The processes that were asked, by server and URI."""
+        self._subscribed: dict[tuple[str, str], Wish] = {}
+        """By server and URI."""
+        self._listened_to: set[Wish] = set()
 
     def close(self) -> None:
         """Want nothing any more."""
         while self._subscribed:
-            (_, uri), instance = self._subscribed.popitem()
-            instance.interests.drop(uri)
+            self._subscribed.popitem()[1].drop()
         self._member.subscriptions.clear()
+
+    def _moved(self, instance: Instance) -> None:
+        """Take a process of the session's own: what the shared one told of is up to that now."""
+        for wish in (*self._subscribed.values(), *self._listened_to):
+            if wish.instance.name == instance.name and wish.instance.role.owner is None:
+                wish.move(instance)
 
     async def set_level(self, request: Request) -> bytes:
         """Answer a `logging/setLevel`."""
@@ -73,8 +98,7 @@ class Hearing:
                 self._crossing.lot.tasks.start_soon(self._raise_level, request, server)
             return request.result(b"{}")
         (server,) = self._face.servers()
-        await self._router.reach(server, request.era)
-        instance = self._crossing.instance(request, server)
+        instance = await self._instance(request, server)
         if instance.era == "modern" or not self._is_most_verbose(instance, level):
             return request.result(b"{}")
         instance.interests.level = level or instance.interests.level
@@ -96,22 +120,30 @@ class Hearing:
         route = await self._face.route(request)
         if route is None:
             return request.unknown_method()
-        await self._router.reach(route.server, request.era)
-        key = (route.server.name, text_of(request.params, "uri") or "")
-        instance = self._crossing.instance(request, route.server)
+        uri = text_of(request.params, "uri") or ""
+        key = (route.server.name, uri)
         if request.method == "resources/unsubscribe":
-            return await self._unsubscribe(request, route, instance, key)
-        if key in self._subscribed:
+            return await self._unsubscribe(request, route, key)
+        await self._router.reach(route.server, request.era)
+        route.server.when_own[self._member.session] = self._moved
+        instance = self._crossing.instance(request, route.server)
+        # As it comes up it is told of what was wanted before, and of this by the client.
+        await instance.exchange.greeting()
+        before = self._subscribed.get(key)
+        if before is not None and before.instance is instance:
             return request.result(b"{}")
-        if len(self._subscribed) >= SUBSCRIPTIONS_LIMIT:
+        if before is not None:
+            # A server that was replaced, or another process.
+            before.drop()
+        elif len(self._subscribed) >= SUBSCRIPTIONS_LIMIT:
             raise ServerBusy(f"{SUBSCRIPTIONS_LIMIT} resources are subscribed to already")
         # Before the answer: the first update may follow it on the heels.
         self._member.subscriptions.add(key)
-        self._subscribed[key] = instance
-        instance.interests.add(key[1])
+        self._subscribed[key] = Wish(instance, uri)
+        instance.interests.add(uri)
         try:
             if instance.era == "modern":
-                await instance.interests.ask_for(key[1])
+                await instance.interests.ask_for(uri)
                 return request.result(b"{}")
             answer = await self._crossing.over(request, route.server, route.changes)
             if wire.decode(answer).error is not None:
@@ -121,38 +153,67 @@ class Hearing:
             raise
         return answer
 
-    def _forget(self, key: tuple[str, str]) -> Instance | None:
-        self._member.subscriptions.discard(key)
-        instance = self._subscribed.pop(key, None)
-        if instance is not None:
-            instance.interests.drop(key[1], is_told=True)
+    async def _instance(self, request: Request, server: Server) -> Instance:
+        """Return the process that serves the request, once its era is known."""
+        await self._router.reach(server, request.era)
+        instance = self._crossing.instance(request, server)
+        if not instance.is_era_known:
+            await instance.exchange.greeting()
         return instance
 
-    async def _unsubscribe(
-        self, request: Request, route: Route, instance: Instance, key: tuple[str, str]
-    ) -> bytes:
-        instance = self._forget(key) or instance
+    def _forget(self, key: tuple[str, str], *, is_told: bool = True) -> None:
+        self._member.subscriptions.discard(key)
+        wish = self._subscribed.pop(key, None)
+        if wish is not None:
+            wish.drop(is_told=is_told)
+
+    async def _unsubscribe(self, request: Request, route: Route, key: tuple[str, str]) -> bytes:
+        instance, wish = self._crossing.instance(request, route.server), self._subscribed.get(key)
+        # Only the process that serves the request hears it from the client.
+        is_heard = instance.state == "ready" and (wish is None or wish.instance is instance)
+        self._forget(key, is_told=is_heard)
+        if wish is not None and not is_heard:
+            return request.result(b"{}")
+        instance = await self._instance(request, route.server)
         if instance.era == "modern" or instance.interests.has(key[1]):
             return request.result(b"{}")
         return await self._crossing.over(request, route.server, route.changes)
 
     async def listen(self, request: Request) -> bytes:
-        """Answer a `subscriptions/listen`: acknowledged at once, and open until it is cancelled."""
+        """Answer a `subscriptions/listen`: acknowledged at once, and open until it is cancelled.
+
+        It ends by itself when its face is there no more.
+        """
         wanted = _filter(request)
         methods = [FILTER[name] for name, value in wanted.items() if name in FILTER and value]
         lists = await self._face.listenable(methods)
-        uris = wanted.get("resourceSubscriptions")
-        resources = await self._listen_to(request, uris if isinstance(uris, list) else [])
+        uris, resources = wanted.get("resourceSubscriptions"), list[Wish]()
+        try:
+            await self._listen_to(request, uris if isinstance(uris, list) else [], resources)
+            listen = self._listen(request, lists, resources)
+            try:
+                await listen.ended.wait()
+            finally:
+                self._router.audience.end(listen)
+        finally:
+            self._listened_to.difference_update(resources)
+            with anyio.CancelScope(shield=True):
+                for wish in resources:
+                    await wish.instance.interests.unsubscribe(wish.uri)
+        return listen_result(request)
+
+    def _listen(self, request: Request, lists: frozenset[str], resources: list[Wish]) -> Listen:
+        """Acknowledge a subscription, and begin it."""
         accepted: dict[str, object] = {
             name: True for name, method in FILTER.items() if method in lists
         }
         if resources:
-            accepted["resourceSubscriptions"] = [uri for _, uri in resources]
+            accepted["resourceSubscriptions"] = [wish.uri for wish in resources]
         listen = Listen(
             self._member.scope,
             request.id,
             lists,
-            frozenset((instance.name, uri) for instance, uri in resources),
+            frozenset((wish.instance.name, wish.uri) for wish in resources),
             lambda line: self._say(request.send, line),
             self._member.session,
         )
@@ -160,20 +221,10 @@ class Hearing:
         params = b'{"_meta":%b,"notifications":%b}' % (meta, wire.text(accepted))
         self._say(request.send, wire.notification(ACKNOWLEDGED, params))
         self._router.audience.listen(listen)
-        try:
-            await anyio.sleep_forever()
-        finally:
-            self._router.audience.end(listen)
-            with anyio.CancelScope(shield=True):
-                for instance, uri in resources:
-                    await instance.interests.unsubscribe(uri)
-        return listen_result(request)
+        return listen
 
-    async def _listen_to(
-        self, request: Request, uris: Sequence[object]
-    ) -> list[tuple[Instance, str]]:
-        """Return what can be listened to of `uris`, now that it is."""
-        found: list[tuple[Instance, str]] = []
+    async def _listen_to(self, request: Request, uris: Sequence[object], found: list[Wish]) -> None:
+        """Listen to what can be listened to of `uris`, which is added to `found`."""
         wanted = [uri for uri in uris if isinstance(uri, str)]
         if len(wanted) != len(uris):
             raise violated("`resourceSubscriptions` holds no URIs", wire.INVALID_PARAMS)
@@ -185,13 +236,15 @@ class Hearing:
                 if route is None:
                     continue
                 await self._router.know_eras(route.server)
+                route.server.when_own[self._member.session] = self._moved
                 instance = self._crossing.instance(request, route.server)
                 await instance.interests.subscribe(uri)
             except OctaveError:
                 # What cannot be listened to is left out of what is acknowledged.
                 continue
-            found.append((instance, uri))
-        return found
+            wish = Wish(instance, uri)
+            found.append(wish)
+            self._listened_to.add(wish)
 
 
 def _filter(request: Request) -> Mapping[str, object]:

@@ -5,7 +5,6 @@ is answered with the question, and with a token under which its repetition, whic
 goes on with the very same call. (MCP 2026-07-28, multi-round-trip requests.)
 """
 
-import asyncio
 import hashlib
 import json
 import secrets
@@ -14,15 +13,17 @@ from dataclasses import dataclass, field
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
-from octave.errors import OctaveError, ServerBusy
+from octave.errors import OctaveError
 from octave.gateway.bridge import members_of
-from octave.gateway.client import NEEDS
+from octave.gateway.client import NEEDS, announces
 from octave.gateway.eras import Envelope, violated
 from octave.gateway.listing import text_of
 from octave.gateway.request import Request
 from octave.runtime import wire
 from octave.runtime.questions import Caller, Question
+from octave.runtime.subject import Speaker
 from octave.runtime.wire import Message
 
 GATHER_S = 0.02
@@ -30,7 +31,7 @@ GATHER_S = 0.02
 PARKED_S = 600.0
 """A person fills in a form; whoever takes longer has left."""
 PARKED_LIMIT = 64
-"""Of one session. Each keeps a call, and what it is part of, from ending."""
+"""Of one session; the oldest gives way. Each keeps a call, and what it is part of, from ending."""
 TOKEN_BYTES = 24
 
 _NUMBER = secrets.token_hex(8)
@@ -47,13 +48,18 @@ class _Parked:
     capabilities: bytes
     request: Request | None
     """Its latest round; None between two."""
+    holder: Speaker | None
+    """The process that has it; once it has asked, other calls may go to another."""
     token: str | None = None
     """Under which it is parked now."""
-    expiry: asyncio.TimerHandle | None = None
+    patience: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Of whoever waits for its repetition, while it is parked."""
     questions: dict[str, Question] = field(default_factory=dict)
     outcome: Message | Exception | None = None
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     news: anyio.Event = field(default_factory=anyio.Event)
+    withdraw: Callable[[], object] = lambda: None
+    """Takes the call back from the server that has it."""
     asked: int = 0
     is_over: bool = False
 
@@ -68,6 +74,7 @@ class _Parked:
         return None if self.request is None else self.request.cancellation
 
     def submitted(self, cancel: Callable[[], object]) -> None:
+        self.withdraw = cancel
         if self.request is not None:
             self.request.withdraw = cancel
 
@@ -81,7 +88,7 @@ class _Parked:
         if self.is_over or need is None:
             question.refuse(wire.METHOD_NOT_FOUND, f"Method not found: {method}")
             return
-        if wire.member(self.capabilities, need) is None:
+        if not announces(self.capabilities, need):
             question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need}`")
             return
         self.asked += 1
@@ -110,17 +117,16 @@ class Lot:
 
         Raises:
             ProtocolViolated: nothing is parked under it, or what is given fits not to it.
-            ServerBusy: too much is parked.
             OctaveError: what `work` raises.
         """
         message = request.message
         if wire.member(request.params, "requestState") is not None:
             parked = self._resumed(message, text_of(request.params, "requestState"))
             parked.request = request
+            request.withdraw, request.holder = parked.withdraw, parked.holder
         else:
-            if len(self._parked) >= PARKED_LIMIT:
-                raise _too_many()
-            parked = _Parked(_digest(message), envelope.capabilities, request)
+            digest = _digest(message)
+            parked = _Parked(digest, envelope.capabilities, request, request.holder)
             # Where a session stands for many clients, each call is of somebody else.
             asked = self._session if request.is_of_one_client else parked
             self.tasks.start_soon(self._run, parked, work, asked)
@@ -135,6 +141,8 @@ class Lot:
                 await anyio.sleep(GATHER_S)
                 # Meanwhile it may have been answered, or the server wants to know no more.
                 if parked.questions:
+                    # Given up at this very moment it must not be parked: nobody is told where.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
                     break
         except anyio.get_cancelled_exc_class():
             parked.scope.cancel()
@@ -145,12 +153,12 @@ class Lot:
 
     def _park(self, parked: _Parked, identifier: bytes) -> Message:
         if len(self._parked) >= PARKED_LIMIT:
-            parked.scope.cancel()
-            raise _too_many()
+            # Most likely nobody comes back for it; refused, many such would leave no room for all.
+            self._expire(next(iter(self._parked.values())))
         token = parked.token = secrets.token_urlsafe(TOKEN_BYTES)
         self._parked[token] = parked
-        parked.request = None
-        parked.expiry = asyncio.get_running_loop().call_later(PARKED_S, self._expire, parked)
+        parked.request, parked.patience = None, anyio.CancelScope()
+        self.tasks.start_soon(self._wait_for_repetition, parked, token)
         requests = (
             b'%b:{"method":%b%b}'
             % (
@@ -163,6 +171,15 @@ class Lot:
         result = b'{"resultType":"input_required","inputRequests":{%b},"requestState":"%b"}'
         return wire.decode(wire.result(identifier, result % (b",".join(requests), token.encode())))
 
+    async def _wait_for_repetition(self, parked: _Parked, token: str) -> None:
+        try:
+            with parked.patience:
+                await anyio.sleep(PARKED_S)
+        finally:
+            # It came too late, or never will: the session is over.
+            if parked.token == token:
+                self._expire(parked)
+
     def _expire(self, parked: _Parked) -> None:
         self._unpark(parked)
         parked.scope.cancel()
@@ -170,9 +187,8 @@ class Lot:
     def _unpark(self, parked: _Parked) -> None:
         if parked.token is not None:
             del self._parked[parked.token]
-        if parked.expiry is not None:
-            parked.expiry.cancel()
-        parked.token = parked.expiry = None
+        parked.token = None
+        parked.patience.cancel()
 
     def _resumed(self, message: Message, token: str | None) -> _Parked:
         parked = None if token is None else self._parked.get(token)
@@ -202,10 +218,6 @@ class Lot:
                 self._unpark(parked)
                 parked.outcome = OctaveError("the call was given up")
             parked.tell()
-
-
-def _too_many() -> ServerBusy:
-    return ServerBusy(f"{PARKED_LIMIT} calls wait for answers of their client already")
 
 
 def _responses(message: Message) -> dict[str, bytes]:

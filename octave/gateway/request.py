@@ -10,6 +10,7 @@ from octave.gateway.client import Send
 from octave.gateway.eras import Envelope
 from octave.runtime import wire
 from octave.runtime.handshake import Era
+from octave.runtime.subject import Speaker
 
 
 class Request(msgspec.Struct, eq=False):
@@ -24,6 +25,8 @@ class Request(msgspec.Struct, eq=False):
     """The notification with which the client took it back, if it did."""
     withdraw: Callable[[], object] = lambda: None
     """Takes it back from the server that has it."""
+    holder: Speaker | None = None
+    """The process that serves it."""
     is_of_one_client: bool = True
     """Everything in its session is of the same client."""
 
@@ -68,8 +71,6 @@ class Open(msgspec.Struct, eq=False):
     """A request of a session that is not answered yet."""
 
     request: Request
-    server: str | None = None
-    """Who has it now."""
     take_back: Callable[[], None] | None = None
     """Takes it back from its server and ends it; None: a task answers it."""
     _scope: anyio.CancelScope | None = None

@@ -8,12 +8,14 @@ was asked for. A legacy client cannot, but it can be asked each thing by a reque
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 
 from octave.errors import OctaveError
 from octave.gateway import bridge
-from octave.gateway.client import NEEDS, Client, Gone, Send
+from octave.gateway.client import NEEDS, Client, Gone, Send, announces
 from octave.gateway.listing import text_of
 from octave.runtime import wire
+from octave.runtime.questions import OPEN_LIMIT
 from octave.runtime.wire import Message
 
 ROUNDS = 10
@@ -58,18 +60,21 @@ def _requests(result: bytes, client: Client) -> dict[str, bytes]:
     """Return what is asked, by its key.
 
     Raises:
-        OctaveError: the client cannot be asked that, or it is no question.
+        OctaveError: the client cannot be asked that or so much, or it is no question.
     """
-    asked = bridge.members_of(wire.member(result, "inputRequests") or b"{}")
+    given = wire.member(result, "inputRequests")
+    asked = {} if given in (None, b"null") else bridge.members_of(given)
     if asked is None:
         raise OctaveError("the server's `inputRequests` is no object")
+    if len(asked) > OPEN_LIMIT:
+        raise OctaveError(f"the server asks {len(asked)} things at once, more than {OPEN_LIMIT}")
     for request in asked.values():
         method = text_of(request, "method")
         need = NEEDS.get(method or "")
         if need is None:
             shown = "what is no request" if method is None else f"`{method}`"
             raise OctaveError(f"the server asks its client {shown}, which no client knows")
-        if wire.member(client.capabilities, need) is None:
+        if not announces(client.capabilities, need):
             raise OctaveError(f"the server asks for `{need}`, which the client does not have")
     return asked
 
@@ -80,6 +85,8 @@ async def _gather(asked: dict[str, bytes], client: Client, send: Send) -> dict[s
 
     async def one(key: str, request: bytes) -> None:
         nonlocal is_gone
+        # Given up at this very moment, nothing must be asked for it.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         try:
             method = text_of(request, "method") or ""
             answers[key] = await client.ask(method, wire.member(request, "params"), send)
@@ -109,6 +116,6 @@ def _more(answers: dict[str, Message], result: bytes) -> bytes:
         )
         members.append(b'"inputResponses":{%b}' % b",".join(given))
     state = wire.member(result, "requestState")
-    if state is not None:
+    if state not in (None, b"null"):
         members.append(b'"requestState":%b' % state)
     return b",".join(members) or b'"inputResponses":{}'

@@ -59,7 +59,7 @@ class Router:
         lists = LIST_CHANGES.get(method)
         if lists is None:
             self.audience.heard(speaker, message)
-        else:
+        elif speaker.name in self._supervisor.servers:
             self._notices.setdefault(speaker.name, {})[method] = bridge.untagged(message)
             self.catalogue.noticed(speaker.name, lists)
 
@@ -108,8 +108,10 @@ class Router:
 
         Raises as `Catalogue.refresh` does.
         """
-        if era == "modern" or server.offered is None:
+        if era == "modern":
             await self.know_eras(server)
+        elif server.offered is None:
+            await self.catalogue.refresh(server.name)
 
     def route_now(self, scope: Scope, method: str, params: bytes | None) -> Route | None:
         """Return where a request goes whose name is in the lists already; None: `route` knows."""
@@ -125,11 +127,9 @@ class Router:
     async def know_eras(self, server: Server) -> None:
         """Find out which eras the server speaks, unless that is known.
 
-        Raises as `Catalogue.refresh` does.
+        Raises as `Catalogue.know_eras` does.
         """
-        offered = self.catalogue.get(server.name)
-        if offered is None or not offered.eras:
-            await self.catalogue.refresh(server.name)
+        await self.catalogue.know_eras(server.name)
 
     async def listings(self, scope: Scope) -> list[Listing]:
         """Return what the servers of the scope offer; one that cannot be asked is left out."""

@@ -79,7 +79,7 @@ class Session:
         )
         self._open: dict[object, Open] = {}
         self._ended = anyio.Event()
-        self._is_over = False
+        self._is_over = self._is_closing = False
         self._finishing = False
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -162,7 +162,9 @@ class Session:
 
     def close(self) -> None:
         """Cancel what is open and forget the session; idempotent."""
-        if not self._is_over:
+        if not self._is_closing:
+            # Whatever it is told now may be too much for it.
+            self._is_closing = True
             for entry in self._open.values():
                 if entry.request.method == LISTEN:
                     self._say(entry.request.send, listen_result(entry.request))
@@ -190,30 +192,32 @@ class Session:
 
     def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Take what a server of the scope said of itself."""
-        here = [entry.request for entry in self._open.values() if entry.server == speaker.name]
+        here = [entry.request for entry in self._open.values() if entry.request.holder is speaker]
         level = None
         if message.method == "notifications/message":
             level = text_of(message.params, "level") or ""
-            said = [
-                request.send
-                for request in here
-                if request.envelope is not None
-                and request.envelope.log_level in LEVELS
-                and is_at_least(level, request.envelope.log_level)
-            ]
-            for send in dict.fromkeys(said):
+            asked = [each.send for each in here if self._asked_for(each, speaker, level)]
+            for send in dict.fromkeys(asked):
                 self._say(send, message.line)
-        if not self._is_for_client(speaker, message, level):
-            return
-        # Over HTTP what is said during a call belongs on the stream of that call.
-        sends = [request.send for request in here if level is None or request.envelope is None]
-        self._say(sends[-1] if sends else self._write, message.line)
+        if self._is_for_client(speaker, message, level):
+            # Over HTTP what is said during a call belongs on the stream of that call.
+            sends = [each.send for each in here if level is None or each.envelope is None]
+            self._say(sends[-1] if sends else self._write, message.line)
+
+    def _asked_for(self, request: Request, speaker: Speaker, level: str) -> bool:
+        """Whether log lines of that level belong to the request: in the modern era all do."""
+        least = self._client.level if speaker.era == "modern" else None
+        if request.envelope is not None:
+            least = request.envelope.log_level
+        return least in LEVELS and is_at_least(level, least)
 
     def _is_for_client(self, speaker: Speaker, message: wire.Message, level: str | None) -> bool:
+        if speaker.role.owner is None and not self._crossing.is_served_by(speaker):
+            return False
         if level is None:
             is_own = speaker.role.owner is not None or self._face.concerns(speaker.name, message)
             return is_own and self._client.era is not None
-        if not self._client.is_listening:
+        if speaker.era == "modern" or not self._client.is_listening:
             return False
         least = self._client.level
         if least is None:
@@ -287,7 +291,7 @@ class Session:
             cancel()
             self._end(identifier, None)
 
-        entry.server, entry.take_back = route.server.name, cancelled
+        entry.take_back = cancelled
         return True
 
     async def _end_slowly(self, identifier: bytes, answer: wire.Message) -> None:
@@ -330,12 +334,15 @@ class Session:
                 server.notify(message.line, self, is_about_roots=True)
         elif self._scope.single and message.method != "notifications/initialized":
             for server in self._face.servers():
-                server.notify(message.line, self)
+                server.notify(message.line, self, self._client.era or "legacy")
 
     async def _serve(self, identifier: bytes, entry: Open) -> None:
         try:
             with entry.scope:
-                self._write(await self._answer(identifier, entry))
+                line = await self._answer(identifier, entry)
+                # Taken back in this very moment, it is not answered any more.
+                await anyio.lowlevel.checkpoint_if_cancelled()
+                self._write(line)
         finally:
             del self._open[identifier]
         if self._finishing and not self._open:
@@ -401,7 +408,6 @@ class Session:
         route = await self._face.route(request)
         if route is None:
             return request.unknown_method()
-        entry.server = route.server.name
         await self._router.reach(route.server, request.era)
         line = await self._crossing.over(request, route.server, route.changes)
         self._face.saw(route.server.name, line)

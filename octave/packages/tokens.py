@@ -15,6 +15,15 @@ from octave.home import Home, private_folder
 from octave.packages.secrets import Secrets
 
 
+def login_key(server: str, url: str) -> str:
+    """Return the key in the secret store of the login of `server` to that address."""
+    return f"{server}/oauth-{_digest(url)}"
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 class Tokens:
     """The login to one address, by one home. Raises what `Secrets` does.
 
@@ -22,11 +31,10 @@ class Tokens:
     """
 
     def __init__(self, home: Home, server: str, url: str) -> None:
-        digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-        self._key = f"{server}/oauth-{digest}"
+        self._key = login_key(server, url)
         self._secrets = Secrets(home)
         # The dot keeps it apart from the locks that are named after servers.
-        path = home.locks / f"{server}.oauth-{digest}.lock"
+        path = home.locks / f"{server}.oauth-{_digest(url)}.lock"
         # Taken in one thread and given back in another.
         self._lock = FileLock(path, mode=0o600, thread_local=False)
         # The other one lets whoever holds it take it again.

@@ -10,7 +10,7 @@ from functools import partial
 
 import anyio
 
-from octave.errors import NotRunning, OctaveError, ServerBusy, ServerDied
+from octave.errors import NotRunning, OctaveError, ServerBusy, ServerDied, StartFailed
 from octave.packages.offered import LISTS, Offered
 from octave.runtime import probe
 from octave.runtime.calls import Calls
@@ -81,11 +81,7 @@ class Exchange:
             ServerBusy: too many calls wait.
         """
         size_bytes = len(message.line)
-        if self._is_full(size_bytes):
-            raise ServerBusy(
-                f"`{self.subject.spec.name}` is busy: {self.calls.count} calls wait already",
-                hint="try again later",
-            )
+        self._refuse_if_full(size_bytes)
         with self.calls.taking(size_bytes), self.questions.calling(caller):
             return await self._counted(message, changes, caller)
 
@@ -120,6 +116,13 @@ class Exchange:
         """Return what the caller is told of a process that ended before it answered."""
         name = self.subject.spec.name if self._is_ordered_down() else None
         return cut_off(error, message, name)
+
+    def _refuse_if_full(self, size_bytes: int) -> None:
+        if self._is_full(size_bytes):
+            raise ServerBusy(
+                f"`{self.subject.spec.name}` is busy: {self.calls.count} calls wait already",
+                hint="try again later",
+            )
 
     def _is_full(self, size_bytes: int) -> bool:
         calls = self.calls
@@ -196,6 +199,22 @@ class Exchange:
         with self.calls.taking():
             return (await self._ready()).greeting.result
 
+    async def reach(self, message: Message, caller: Caller = NOBODY) -> None:
+        """Wait until the process is up that `message` is for; raises as `forward` does.
+
+        Where it cannot be had, that counts as the call that it would have been.
+        """
+        began_s, size_bytes = self.subject.clock.monotonic_s(), len(message.line)
+        self._refuse_if_full(size_bytes)
+        with self.calls.taking(size_bytes), self.questions.calling(caller):
+            try:
+                await self._ready()
+            except StartFailed:
+                if message.method not in _NO_CALLS:
+                    took_ms = (self.subject.clock.monotonic_s() - began_s) * 1000
+                    self.subject.figures.add(took_ms, failed=True)
+                raise
+
     async def ask(self) -> Offered:
         """Ask the server what it offers, starting it if need be. Raises as `request` does."""
         with self.calls.taking():
@@ -207,16 +226,6 @@ class Exchange:
                 discover = offered.discover or known.discover
                 offered = replace(offered, eras=known.eras, discover=discover)
             return replace(offered, asks=self.subject.asks)
-
-    async def ask_eras(self, offered: Offered) -> Offered:
-        """Return `offered` with the eras that the server speaks, if it can be asked now."""
-        with self.calls.taking():
-            connection = self._live()
-            # While others are on the line it is not: there are servers that do not survive it.
-            is_busy = self.calls.in_flight > 1
-            if connection is None or (is_busy and connection.greeting.era == "legacy"):
-                return offered
-            return await probe.with_eras(connection, offered)
 
 
 class _Flight:

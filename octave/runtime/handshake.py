@@ -142,7 +142,8 @@ def with_envelope(params: bytes | None) -> bytes:
 def as_initialize(discovered: bytes) -> bytes:
     """Return a result of `server/discover` as one of `initialize`, for whoever needs that."""
     info_key = f"{_PREFIX}serverInfo"
-    meta = wire.member(discovered, "_meta") or b"{}"
+    meta = wire.member(discovered, "_meta") or b""
+    meta = meta if meta.startswith(b"{") else b"{}"
     info = wire.member(meta, info_key) or b'{"name":"","version":""}'
     members = [b'"protocolVersion":"%b"' % PROTOCOL_VERSION.encode(), b'"serverInfo":%b' % info]
     meta = without(meta, {info_key})

@@ -9,25 +9,25 @@ import logging
 import random
 import signal
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import anyio
 
 from octave.errors import NotRunning, OctaveError, StartFailed
-from octave.runtime import lifecycle
+from octave.runtime import lifecycle, probe
 from octave.runtime.availability import Availability
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
 from octave.runtime.events import Event
 from octave.runtime.exchange import Exchange
-from octave.runtime.handshake import ALL_CAPABILITIES, Era, Opening, initialize_params
+from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
 from octave.runtime.interests import ACKNOWLEDGED, Interests
 from octave.runtime.lifecycle import Action
 from octave.runtime.logs import stamp
+from octave.runtime.openings import Openings
 from octave.runtime.questions import OPEN_LIMIT, Questions
 from octave.runtime.subject import Role, Subject
 from octave.runtime.wire import Message
@@ -71,6 +71,8 @@ class Instance:
         self._open: Connection | None = None
         """The conversation, also while it is being ended."""
         self._unsent: list[bytes] = []
+        self._openings = Openings(subject, role)
+        self._probing, self._probe_scope = anyio.Lock(), anyio.CancelScope()
         self._questions = Questions(role.owner, self._send, self._asked)
         self.exchange = Exchange(
             subject,
@@ -84,17 +86,12 @@ class Instance:
     @property
     def era(self) -> Era:
         """The era of the conversation that is open, or of the next as far as it is known."""
-        if self._open is not None:
-            return self._open.greeting.era
-        offered = self.subject.offered
-        is_modern_only = offered is not None and offered.eras == ("modern",)
-        return self.role.era or ("modern" if is_modern_only else "legacy")
+        return self._openings.era if self._open is None else self._open.greeting.era
 
     @property
     def is_era_known(self) -> bool:
         """Whether `era` is no guess."""
-        offered = self.subject.offered
-        return self._open is not None or (offered is not None and bool(offered.eras))
+        return self._open is not None or self._openings.is_sure
 
     @property
     def state(self) -> lifecycle.Kind:
@@ -154,11 +151,31 @@ class Instance:
                 self._course.refuse(patience_s)
                 await self._course.change()
 
+    async def learn_eras(self) -> None:
+        """Find out which eras the server speaks, if that is not known and it can be asked now.
+
+        Nobody waits for it: it is no call, and a stop ends it.
+        """
+        async with self._probing:
+            connection, offered = self._connection, self.subject.offered
+            if connection is None or offered is None or offered.eras:
+                return
+            if self._calls.in_flight and connection.greeting.era == "legacy":
+                # There are servers that do not survive it, and what they were at would be lost.
+                return
+            with anyio.CancelScope() as self._probe_scope:
+                found = await probe.with_eras(connection, offered)
+                self.subject.learned(eras=found.eras, discover=found.discover)
+
     # Orders.
 
     async def start(self) -> None:
         """Start it unless it is up; return when it is ready. Raises as `forward` does."""
         await self._ordered(lifecycle.StartAsked())
+
+    def revive(self) -> None:
+        """Start it as `start` does, without waiting for it."""
+        self._apply(lifecycle.StartAsked())
 
     async def restart(self) -> None:
         """Give it a fresh process; return when that is ready. Raises as `forward` does."""
@@ -203,6 +220,8 @@ class Instance:
                     case "idle" if self.subject.spec.problem is not None:
                         # It fails at once, and says why, before anybody calls it.
                         self._apply(lifecycle.Called())
+                    case "idle" if self._is_listened_to:
+                        self._apply(lifecycle.Called())
                     case _:
                         self.subject.log.rest()
                         await self._pause()
@@ -223,7 +242,7 @@ class Instance:
         try:
             with anyio.CancelScope() as self._start_scope:
                 self.was_killed = False
-                opening = self._opening()
+                opening = self._openings.next
                 async with connect(self.subject.spec, callbacks, opening=opening) as connection:
                     await self._serve(connection)
                 status = connection.exit_status
@@ -234,19 +253,13 @@ class Instance:
             _log.exception("`%s` met a bug in Octave", self.name)
             self._failed(StartFailed(f"`{self.name}` met a bug in Octave: {error!r}"))
         finally:
+            if self._open is not None:
+                self.subject.open.remove(self._open.greeting.era)
             self._connection = self._open = None
             self.pid = None
             self._questions.end()
             self._unsent.clear()
             log.end_lines(source=id(self))
-
-    def _opening(self) -> Opening:
-        if self.era == "modern":
-            return Opening("modern")
-        if self.role.opening is not None:
-            return self.role.opening
-        # It may serve any client, and lists what it has for those that can answer, too.
-        return Opening(params=initialize_params(ALL_CAPABILITIES))
 
     def _heard(self, message: Message) -> None:
         if message.method == "notifications/cancelled":
@@ -262,23 +275,25 @@ class Instance:
         subject = self.subject
         if not subject.asks and self.role.owner is None:
             subject.asks = True
-            subject.listeners.asked(self.name)
+            subject.learned(asks=True)
 
     async def _serve(self, connection: Connection) -> None:
         self._connection = self._open = connection
+        self.subject.open.append(connection.greeting.era)
         self.pid = connection.pid or None
         for line in self._unsent:
             connection.send(line)
         self._unsent.clear()
         connection.be_patient(is_so=self._questions.count > 0)
-        self._learn_era(connection.greeting.era)
+        self._openings.opened(connection.greeting.era)
         self.exchange.has_answered = False
         self._calls.begin()
+        uris = self.interests.uris
         self._apply(lifecycle.Handshook(), {"pid": self.pid})
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, connection)
             tasks.start_soon(self._look_after, connection)
-            tasks.start_soon(self.interests.keep, connection)
+            tasks.start_soon(self.interests.keep, connection, uris)
             while self._course.kind == "ready":
                 await self._pause()
             tasks.cancel_scope.cancel()
@@ -304,6 +319,12 @@ class Instance:
         self._apply(lifecycle.Tick(self._calls.waiting > 0, self._quiet_since_s))
 
     @property
+    def _is_listened_to(self) -> bool:
+        # Asleep it could not tell of anything.
+        may_restart = self.subject.spec.policy.auto_restart or not self._course.state.crashed
+        return bool(self.interests) and may_restart
+
+    @property
     def _quiet_since_s(self) -> float | None:
         # Asleep it could not tell of anything.
         return None if self.interests else self._calls.quiet_since_s
@@ -314,9 +335,10 @@ class Instance:
         details = {"message": error.message, **error.details}
         match self._course.kind:
             case "starting":
-                self._forget_era(error)
                 self._overdue_starts += error.details.get("phase") == "timeout"
-                self._course.failed(error, stamp(self._clock.wall_s()))
+                if self._openings.failed(error):
+                    # Of the two the more telling one.
+                    self._course.failed(error, stamp(self._clock.wall_s()))
                 # Not the word of a connection: it never came to a process, something is wrong here.
                 permanent = error.details.get("permanent", True)
                 event = lifecycle.StartFailed(permanent, self._calls.waiting > 0, jitter)
@@ -328,27 +350,12 @@ class Instance:
                     lifecycle.Died(self.exchange.has_answered, self._calls.waiting > 0, jitter)
                 )
 
-    def _forget_era(self, error: OctaveError) -> None:
-        """Take it that what did not open in the modern era does not speak it, or no more.
-
-        Opened in the other one it would have said so itself.
-        """
-        offered = self.subject.offered
-        if offered is None or error.details.get("phase") != "initialize" or self.era == "legacy":
-            return
-        others = tuple(era for era in offered.eras if era != "modern")
-        self.subject.offered = replace(offered, eras=others, discover=None)
-
-    def _learn_era(self, era: Era) -> None:
-        offered = self.subject.offered
-        if offered is not None and era not in offered.eras:
-            self.subject.offered = replace(offered, eras=("modern",) if era == "modern" else ())
-
     def _apply(self, event: lifecycle.Event, details: Mapping[str, Any] | None = None) -> None:
         was_starting = self._course.kind == "starting"
         if self._course.apply(event, self.subject.spec.policy, details) is Action.STOP:
             # From here on calls wait for the next process, or are refused.
             self._connection = None
+            self._probe_scope.cancel()
             if was_starting:
                 self._start_scope.cancel()
 

@@ -8,7 +8,7 @@ is kept open for all that is wanted, and replaced when that changes (MCP 2026-07
 import contextlib
 import json
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
 
@@ -23,6 +23,8 @@ TIMEOUT_S = 30.0
 """For a question that servers answer from memory."""
 ACKNOWLEDGED_S = 2.0
 """A subscription is acknowledged at once, or not at all."""
+AGAIN_S, AGAIN_AT_MOST_S = 1.0, 60.0
+"""From the end of a subscription to the next: the first time, and the longest pause."""
 OVERLAP_S = 1.0
 """The old subscription ends that long after the new one began: between the two nothing is lost."""
 _KINDS = {
@@ -35,6 +37,8 @@ _KINDS = {
 
 class Interests:
     """The resources whose updates somebody wants, and log lines; true while there are resources.
+
+    They outlive the process that they were told: the next one is told anew.
 
     Args:
         live: gives the connection that takes requests now.
@@ -91,6 +95,8 @@ class Interests:
         Raises:
             OctaveError: it refuses, does not answer, or cannot be started.
         """
+        if self._live() is None:
+            await self._ready()
         self.add(uri)
         try:
             await self.ask_for(uri)
@@ -99,12 +105,7 @@ class Interests:
             raise
 
     async def ask_for(self, uri: str) -> None:
-        """Tell the server, starting it if need be, of a resource that was added.
-
-        Raises as `subscribe` does.
-        """
-        if self._live() is None:
-            await self._ready()
+        """Tell the server of a resource that was added, if it is up; raises as `subscribe` does."""
         connection = self._live()
         if connection is not None and self._wanted.get(uri) == 1:
             await self._ask_for(connection, uri)
@@ -148,15 +149,25 @@ class Interests:
             with contextlib.suppress(OctaveError):
                 await connection.request("logging/setLevel", params, TIMEOUT_S)
 
-    async def keep(self, connection: Connection) -> None:
-        """Tell a server that has just become ready what is wanted, and what changes about it."""
+    @property
+    def uris(self) -> list[str]:
+        """The resources whose updates somebody wants."""
+        return list(self._wanted)
+
+    async def keep(self, connection: Connection, uris: Iterable[str]) -> None:
+        """Tell a server that has just become ready what is wanted, and what changes about it.
+
+        `uris` are those that were wanted before: of later ones a legacy one is told elsewhere.
+        """
+        self._granted = set()
         if connection.greeting.era == "modern":
             await self._listen(connection)
             return
         await self._ask_for_level(connection)
-        for uri in list(self._wanted):
-            with contextlib.suppress(OctaveError):
-                await self._ask_for(connection, uri)
+        for uri in uris:
+            if uri in self._wanted:
+                with contextlib.suppress(OctaveError):
+                    await self._ask_for(connection, uri)
 
     def acknowledged(self, message: Message) -> None:
         """Take the acknowledgement of a subscription that was opened here."""
@@ -201,9 +212,20 @@ class Interests:
 
 
 async def _subscribe(connection: Connection, params: bytes, scope: anyio.CancelScope) -> None:
-    # Refused or ended, it is begun anew with the next change, or the next process.
-    with scope, contextlib.suppress(OctaveError):
-        await connection.request(LISTEN, params, math.inf)
+    pause_s = AGAIN_S
+    with scope:
+        while not connection.closed.is_set():
+            began_s = anyio.current_time()
+            with contextlib.suppress(OctaveError):
+                answer = await connection.request(LISTEN, params, math.inf)
+                if answer.error is not None:
+                    # Refused, it is begun anew with the next change, or the next process.
+                    return
+            # It may have lost its stream alone, as those of remote servers do.
+            if anyio.current_time() - began_s > AGAIN_AT_MOST_S:
+                pause_s = AGAIN_S
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, AGAIN_AT_MOST_S)
 
 
 def _params(uri: str) -> bytes:

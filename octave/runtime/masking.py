@@ -13,6 +13,8 @@ from urllib.parse import quote, quote_plus
 
 SHORTEST = 6
 MASK = b"***"
+LEARNED = 8
+"""Tokens are renewed for months; the last ones are all that can still be misused."""
 
 _UNESCAPED = ("", "/", "!'()*", ";,/?:@&=+$#!'()*")
 """What encoders leave alone: RFC 3986, `urllib`, `encodeURIComponent`, `encodeURI`."""
@@ -23,6 +25,24 @@ class Mask:
     """Knows the values and every form of them; belongs to one start of a server."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values = frozenset(values)
+        self._learned: dict[str, None] = {}
+        self._look_for(self._values)
+
+    def learn(self, values: Iterable[str]) -> None:
+        """Hide these from now on too; of what was learned the last `LEARNED` values are known."""
+        found = list(values)
+        is_known = all(value in self._learned for value in found)
+        for value in found:
+            # To the end: it is in use.
+            self._learned.pop(value, None)
+            self._learned[value] = None
+        while len(self._learned) > LEARNED:
+            del self._learned[next(iter(self._learned))]
+        if not is_known:
+            self._look_for(self._values.union(self._learned))
+
+    def _look_for(self, values: Iterable[str]) -> None:
         found = {form for value in values for form in _forms(value)}
         # Longest first: of two forms that begin alike the longer one is hidden.
         self._forms = sorted(found, key=lambda form: (-len(form), form))

@@ -5,6 +5,7 @@ asked hears it before whatever the server says next. What answers none of them i
 """
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import msgspec
@@ -87,7 +88,8 @@ class Pending:
 
     def answered(self, message: Message) -> Call | None:
         """Take an answer of the server; return what it was for, if anybody waited for it."""
-        call = self._calls.pop(message.id or b"", None)
+        identifier = message.id or b""
+        call = self._calls.pop(identifier, None) or self._calls.pop(plain(identifier), None)
         if call is not None:
             call.done(message)
         elif not self._was_ours(message.id):
@@ -96,8 +98,8 @@ class Pending:
 
     def progressed(self, message: Message) -> None:
         """Take a progress notification of the server: the time of its call starts anew."""
-        token = wire.member(message.params or b"{}", "progressToken")
-        call = self._calls.get(token or b"")
+        token = wire.member(message.params or b"{}", "progressToken") or b""
+        call = self._calls.get(token) or self._calls.get(plain(token))
         if call is None or call.token is None:
             if not self._was_ours(token):
                 self.strays += 1
@@ -155,6 +157,22 @@ class Pending:
         longest = len(str(self._last_id))
         is_number = answer_id is not None and answer_id.isdigit() and len(answer_id) <= longest
         return is_number and 0 < int(answer_id or b"0") <= self._last_id
+
+
+def plain(identifier: bytes) -> bytes:
+    """Return a raw id or token in one spelling: `"\\u0071"` is `"q"`, and `1.0` is `1`.
+
+    Whoever sends it back writes it anew, in the words of his own library.
+    """
+    if identifier.isdigit():
+        return identifier
+    try:
+        value = json.loads(identifier)
+    except (ValueError, RecursionError):
+        return identifier
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value).encode()
 
 
 async def outcome_of(submit: Callable[[Done], Cancel]) -> Message:

@@ -5,6 +5,7 @@ what is left of the bodies. Whatever ends the conversation is told to the link, 
 SDK would take down all other requests with it. Loaded with the SDK, see `remote_server`.
 """
 
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -13,8 +14,8 @@ import httpx2  # noqa: TID253 - this module is loaded late itself
 from mcp.client.auth import OAuthFlowError  # noqa: TID253
 
 from octave.errors import OctaveError, StartFailed
-from octave.runtime import handshake, remote_failures, wire
-from octave.runtime.remote_oauth import NOTE, refuse_foreign
+from octave.runtime import handshake, remote_failures, remote_guard, wire
+from octave.runtime.remote_guard import NOTE
 from octave.runtime.remote_stream import DONE, EventStream, messages
 from octave.runtime.remote_talk import (
     HEADER_MISMATCH,
@@ -36,6 +37,8 @@ CONNECTIONS = 512
 IDLE_CONNECTIONS = 16
 KEEP_ALIVE_S = 4.0
 """Node and uvicorn close a connection that was idle for 5 s; a request must not meet that."""
+COOKIES_LIMIT = 64
+"""Some balancers find their server again by one; whoever sets more has forgotten the others."""
 PAGES = 20
 """Of a list of tools that is read for the headers of one call."""
 
@@ -43,7 +46,7 @@ _GATEWAY = frozenset({502, 503, 504})
 """Said by what stands before a server that is down."""
 _OLDER = frozenset({400, 404, 405, 406, 410, 415})
 """How a server of HTTP+SSE alone may refuse a POST (MCP 2025-11-25, backwards compatibility)."""
-_DROPPED = frozenset({"content-length", "content-encoding", "transfer-encoding"})
+_DROPPED = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 _SESSION = "mcp-session-id"
 
 
@@ -65,7 +68,7 @@ class Client(httpx2.AsyncClient):
                 max_keepalive_connections=IDLE_CONNECTIONS,
                 keepalive_expiry=KEEP_ALIVE_S,
             ),
-            event_hooks={"request": [partial(refuse_foreign, talk.link.endpoint.url)]},
+            event_hooks=remote_guard.hooks(talk.link.endpoint.url),
         )
         self._talk = talk
         self._link = talk.link
@@ -87,8 +90,10 @@ class Client(httpx2.AsyncClient):
         note: Note | None = request.extensions.get(NOTE)
         if request.method == "DELETE" and self._link.failure is not None:
             return httpx2.Response(405, request=request)
+        if "last-event-id" in request.headers and _is_deep():
+            return httpx2.Response(410, request=request)
         try:
-            response = await super().send(request, **options)
+            response = await self._sent(request, options)
             if note is not None and note.is_modern and response.status_code == 400:
                 response = await self._with_parameters(note, response, options)
             return await self._received(response, note)
@@ -100,6 +105,15 @@ class Client(httpx2.AsyncClient):
             self._link.broke(remote_failures.of(self._link, error))
         return httpx2.Response(503, request=request)
 
+    async def _sent(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
+        try:
+            return await super().send(request, **options)
+        except (ValueError, OverflowError) as error:
+            if self.auth is None:
+                raise
+            # The SDK reads of a login what strangers wrote: odd characters, numbers without end.
+            raise OAuthFlowError("its server's answer cannot be read") from error
+
     async def _traced(self, ticket: int, event: str, _: Any) -> None:
         if event.endswith(".send_request_headers.started"):
             self._link.left(ticket)
@@ -107,8 +121,13 @@ class Client(httpx2.AsyncClient):
     # What came back.
 
     async def _received(self, response: httpx2.Response, note: Note | None) -> httpx2.Response:
+        if len(self.cookies.jar) > COOKIES_LIMIT:
+            self.cookies.clear()
         if response.next_request is not None:
             return response
+        if not _is_visible(response.headers.get(_SESSION, "")):
+            failure = remote_failures.lost(self._link, "names its session in odd characters")
+            return await self._over(response, note, failure)
         if response.status_code == 401:
             return await self._over(response, note, self._unauthorized(response))
         if response.is_success and is_stream(response):
@@ -161,7 +180,7 @@ class Client(httpx2.AsyncClient):
             words += ": the login does not reach so far"
         code = wire.METHOD_NOT_FOUND if response.status_code == 404 else wire.INTERNAL_ERROR
         text = f"`{self._link.name}` at `{self._link.host}` {words}"
-        self._link.heard(wire.error(note.message.id, code, text))
+        self._link.heard(wire.error(note.message.id, code, self._link.mask.text(text)))
         return self._done(response)
 
     def _streamed(self, response: httpx2.Response, note: Note | None) -> httpx2.Response:
@@ -213,12 +232,18 @@ class Client(httpx2.AsyncClient):
             headers.append((_SESSION, session))
         return httpx2.Response(200, headers=headers, content=DONE, request=response.request)
 
+    async def _whole(self, response: httpx2.Response, note: Note) -> httpx2.Response:
+        """Return the response with its body at hand; without one that is over the limit."""
+        body = await self._body(response, note)
+        return httpx2.Response(
+            response.status_code, headers=_kept(response), content=body, request=response.request
+        )
+
     def _in_place_of(
         self, response: httpx2.Response, stream: httpx2.AsyncByteStream
     ) -> httpx2.Response:
-        headers = [item for item in response.headers.multi_items() if item[0] not in _DROPPED]
         return httpx2.Response(
-            response.status_code, headers=headers, stream=stream, request=response.request
+            response.status_code, headers=_kept(response), stream=stream, request=response.request
         )
 
     async def _over(
@@ -251,7 +276,7 @@ class Client(httpx2.AsyncClient):
 
         Which those are stands in the list of tools, which nobody may have read here yet.
         """
-        await response.aread()
+        response = await self._whole(response, note)
         error = error_in(messages(response.content) if is_json(response) else ())
         code = wire.member(error.error, "code") if error and error.error else None
         if code != HEADER_MISMATCH or note.message.method != "tools/call":
@@ -276,12 +301,34 @@ class Client(httpx2.AsyncClient):
             asked = super().build_request(
                 "POST", request.url, content=line, headers=headers | more, extensions={NOTE: None}
             )
-            response = await super().send(asked)
+            response = await super().send(asked, stream=True)
             if not response.is_success:
+                await response.aclose()
                 return
-            cursor = self._talk.learn_page(response)
+            cursor = self._talk.learn_page(await self._whole(response, note))
             if cursor is None:
                 return
+
+
+def _kept(response: httpx2.Response) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response whose body is another one by now, as they came."""
+    return [item for item in response.headers.raw if item[0].lower() not in _DROPPED]
+
+
+def _is_deep() -> bool:
+    """Whether what goes on now was called by so much that it must come to an end.
+
+    The SDK resumes a stream that ended from within the last time that it did.
+    """
+    frame, depth = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth > sys.getrecursionlimit() // 2
+
+
+def _is_visible(header: str) -> bool:
+    # MCP 2025-11-25, session management. Anything else could not be sent back.
+    return header.isascii() and header.isprintable()
 
 
 class _Seen(httpx2.AsyncByteStream):

@@ -6,6 +6,9 @@ import ssl
 from octave.errors import AuthorizationNeeded, OctaveError, RemoteUnreachable, StartFailed
 from octave.runtime.remote_server import RemoteLink
 
+WORDS_LIMIT = 500
+"""Of a stranger's explanations, which may be a whole page."""
+
 
 def of(link: RemoteLink, error: Exception) -> StartFailed:
     """Return what `error`, met while talking to the server, comes to."""
@@ -42,8 +45,12 @@ def unauthorized(link: RemoteLink, *, was_logged_in: bool) -> AuthorizationNeede
 
 def refused(link: RemoteLink, error: Exception) -> AuthorizationNeeded:
     """Return the error of a login that came to nothing."""
+    words = str(error)
+    if any(isinstance(cause, ValueError) for cause in _causes(error)):
+        # What it is about would be quoted behind that: an answer with tokens in it.
+        words = words.partition(":")[0]
     return AuthorizationNeeded(
-        f"the login to `{link.name}` at `{link.host}` failed: {error}",
+        f"the login to `{link.name}` at `{link.host}` failed: {words[:WORDS_LIMIT]}",
         hint=f"octave auth {link.name}",
         details={"permanent": True},
     )

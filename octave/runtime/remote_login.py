@@ -1,4 +1,4 @@
-"""Logging in to a remote server: a person consents in a browser, and the tokens are stored.
+"""Logging in to a remote server, and out: a person consents in a browser, the tokens are stored.
 
 The SDK finds the authorization server, registers Octave there and exchanges the code (MCP
 2025-11-25, authorization: PKCE, RFC 8414, 7591, 8707, 9207, 9728); a client id of one's own, or the
@@ -7,17 +7,18 @@ a port of this machine (RFC 8252, section 7.3).
 """
 
 import contextlib
+import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import anyio
 import anyio.abc
 
 from octave.errors import AuthorizationNeeded, OctaveError
-from octave.packages.launch import LaunchSpec
+from octave.packages.launch import LaunchSpec, TokenStore
 from octave.runtime import handshake, wire, worker
 from octave.runtime.process import Callbacks
 from octave.runtime.remote_server import RemoteLink
@@ -59,6 +60,49 @@ def login(spec: LaunchSpec, wish: Wish, wall_s: Callable[[], float] = time.time)
         OctaveError: the port is taken.
     """
     return anyio.run(_login, spec, wish, wall_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Logout:
+    """What came of a logout."""
+
+    was_logged_in: bool
+    is_revoked: bool = False
+    """The authorization server said that it will accept none of the tokens any more."""
+    untold: str | None = None
+    """The host that announces that it can be told, and could not."""
+
+
+def logout(spec: LaunchSpec) -> Logout:
+    """Forget the login to the server, and tell its authorization server if that can be done.
+
+    Blocks for some seconds at most, but for somebody who renews the login at this moment.
+
+    Raises:
+        RemoteUnreachable: he does not come to an end.
+        StorageFailed, OSError: as the store does.
+    """
+    endpoint = spec.endpoint
+    assert endpoint is not None and endpoint.tokens is not None
+    if endpoint.tokens.read() is None:
+        return Logout(was_logged_in=False)
+    return anyio.run(_logout, endpoint.url, endpoint.tokens)
+
+
+async def _logout(url: str, store: TokenStore) -> Logout:
+    # 0.9 s of import, as for a login.
+    from octave.runtime.remote_oauth import Login, locked, revoke
+
+    async with locked(store):
+        login = Login.read(store)
+        try:
+            found = None if login is None else await revoke(url, login)
+        finally:
+            was_logged_in = store.remove()
+    if found is None:
+        return Logout(was_logged_in)
+    host, is_revoked = found
+    return Logout(was_logged_in, is_revoked, None if is_revoked else host)
 
 
 async def _login(spec: LaunchSpec, wish: Wish, wall_s: Callable[[], float]) -> bool:
@@ -118,7 +162,8 @@ def _provider(url: str, wish: Wish, listener: anyio.abc.SocketListener) -> Any:
         OAuthClientMetadata,
     )
 
-    from octave.runtime.remote_oauth import Kept, refuse_address
+    from octave.runtime.remote_guard import refuse_place
+    from octave.runtime.remote_oauth import Kept
 
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     known: dict[str, Any] = {
@@ -132,12 +177,16 @@ def _provider(url: str, wish: Wish, listener: anyio.abc.SocketListener) -> Any:
     if wish.client_id is not None and not is_document:
         client = OAuthClientInformationFull(client_id=wish.client_id, **known)
 
+    asked: list[str] = []
+
     async def show(address: str) -> None:
-        refuse_address(url, address)
+        await refuse_place(url, address)
+        # The server may have put questions of its own in front.
+        asked.extend(parse_qs(address.rpartition("?")[2]).get("state", ()))
         wish.show(address)
 
     async def come_back() -> AuthorizationCodeResult:
-        answer = await _come_back(listener)
+        answer = await _come_back(listener, asked[-1])
         if "error" in answer:
             described = answer.get("error_description", "")
             raise OAuthFlowError(": ".join(filter(None, (answer["error"], described))))
@@ -168,16 +217,39 @@ async def _listener(port: int) -> Any:
         yield several.listeners[0]
 
 
-async def _come_back(listener: anyio.abc.SocketListener) -> dict[str, str]:
-    """Return what the browser brings, as the parameters of the address it was sent to."""
-    while True:
-        async with await listener.accept() as stream:
-            with anyio.move_on_after(REQUEST_S):
-                target = urlsplit(await _target(stream))
-                is_it = target.path == CALLBACK
-                await stream.send(_page(is_it=is_it))
-                if is_it:
-                    return {name: values[0] for name, values in parse_qs(target.query).items()}
+async def _come_back(listener: anyio.abc.SocketListener, state: str) -> dict[str, str]:
+    """Return what the browser brings, as the parameters of the address it was sent to.
+
+    Any page can send a browser here, so that only what knows the `state` is the answer (RFC 6749,
+    10.12); all else is sent away.
+    """
+    found: list[dict[str, str]] = []
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        answer = None
+        with anyio.move_on_after(REQUEST_S), contextlib.suppress(anyio.BrokenResourceError):
+            async with stream:
+                answer = _answer(await _target(stream), state)
+                await stream.send(_page(is_it=answer is not None))
+        if answer is not None:
+            found.append(answer)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        await listener.serve(serve, tasks)
+    return found[0]
+
+
+def _answer(target: str, state: str) -> dict[str, str] | None:
+    """Return the parameters of a request that answers; None for any other."""
+    path, _, query = target.partition("?")
+    parameters = parse_qs(query)
+    shown = parameters.get("state", [])
+    if path != CALLBACK or len(shown) != 1:
+        return None
+    if not hmac.compare_digest(shown[0].encode(errors="replace"), state.encode()):
+        return None
+    return {name: values[0] for name, values in parameters.items()}
 
 
 async def _target(stream: anyio.abc.SocketStream) -> str:

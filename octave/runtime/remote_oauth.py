@@ -6,13 +6,10 @@ with the SDK, see `remote_server`.
 """
 
 import contextlib
-import ipaddress
 import json
-import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,18 +27,24 @@ from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER  # noqa: TID253
 
 from octave.errors import RemoteUnreachable
 from octave.packages.launch import Endpoint, TokenStore
-from octave.runtime import handshake, worker
+from octave.runtime import handshake, remote_guard, worker
+from octave.runtime.masking import Mask
 
-NOTE = "octave.note"
-"""The extension that requests to the server itself have, and those of a login have not."""
 FORMAT = 1
 LEEWAY_S = 30.0
 """A token that ends so soon is renewed first: the request takes time, and clocks differ."""
+LONGEST_S = 100 * 365 * 86400
+"""What is said to last longer lasts for ever, and is no number to reckon with."""
 RENEWAL_S = 30.0
 """Whoever renews is not interrupted, as the old refresh token is gone; it must end, though."""
+REVOCATION_S = 5.0
+"""Nobody waits longer to be rid of a login; it is forgotten in any case."""
 LOCK_POLL_S = 0.05
 LOCK_POLLS = 1200
 """A minute, twice as long as anybody can hold it; another process cannot wake us."""
+_WORTHLESS = frozenset({200, 400, 401})
+"""How a server says that it renews no more (RFC 6749, 5.2), or says nothing that can be used; all
+else may be of something that stands before it."""
 _ENDED = 1.0
 """A second after the epoch; the SDK takes zero for `never`."""
 
@@ -64,6 +67,13 @@ class Login:
         """What requests show."""
         return str(self.tokens.get("access_token", ""))
 
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be shown anywhere; anything else is no token (RFC 6749, appendix A)."""
+        found = (self.tokens.get("access_token"), self.tokens.get("refresh_token"))
+        texts = [str(value or "") for value in (*found, self.client.get("client_secret"))]
+        return [text for text in texts if text and text.isascii() and text.isprintable()]
+
     @classmethod
     def of(cls, provider: OAuthClientProvider, now_s: float) -> "Login | None":
         """Return what `provider` has come to; None when it has no tokens."""
@@ -71,10 +81,11 @@ class Login:
         if found.current_tokens is None or found.client_info is None:
             return None
         expires_in = found.current_tokens.expires_in
+        is_known = expires_in is not None and expires_in <= LONGEST_S
         return cls(
             _plain(found.client_info) or {},
             _plain(found.current_tokens) or {},
-            None if expires_in is None else now_s + expires_in,
+            now_s + max(expires_in or 0, 0) if is_known else None,
             _plain(found.oauth_metadata),
             _plain(found.protected_resource_metadata),
         )
@@ -106,19 +117,22 @@ class Bearer(httpx2.Auth):
     Args:
         name: of the server, for messages.
         endpoint: of the server; it has `tokens`.
+        mask: learns what is secret.
         wall_s: the wall clock.
     """
 
     def __init__(
-        self, name: str, endpoint: Endpoint, wall_s: Callable[[], float] = time.time
+        self, name: str, endpoint: Endpoint, mask: Mask, wall_s: Callable[[], float] = time.time
     ) -> None:
         assert endpoint.tokens is not None
         self._name = name
         self._url = endpoint.url
         self._store: TokenStore = endpoint.tokens
+        self._mask = mask
         self._wall_s = wall_s
         self._login: Login | None = None
         self._was_read = False
+        self._renewing = anyio.Lock()
 
     async def async_auth_flow(
         self, request: httpx2.Request
@@ -135,13 +149,13 @@ class Bearer(httpx2.Auth):
             return
         self._login = await self._renewed(shown)
         if self._login is not None:
-            await response.aread()
             self._show(request)
             yield request
 
     def _show(self, request: httpx2.Request) -> str | None:
         if self._login is None:
             return None
+        self._mask.learn(self._login.secrets)
         request.headers["Authorization"] = f"Bearer {self._login.access_token}"
         return self._login.access_token
 
@@ -151,14 +165,21 @@ class Bearer(httpx2.Auth):
 
     async def _renewed(self, shown: str | None) -> Login | None:
         """Return a login other than the one that was `shown`; None when a person has to log in."""
-        if self._login is not None and self._login.access_token != shown:
-            return self._login
+        before = self._login
+        async with self._renewing:
+            login = self._login
+            if login is not None and (login is not before or login.access_token != shown):
+                return login
+            # In a thread, with a loop of its own: whoever stops meanwhile does not wait for it, and
+            # what it brings is kept nevertheless, as the old refresh token is gone by then.
+            return await worker.run(anyio.run, self._renewed_apart, shown, abandon_on_cancel=True)
+
+    async def _renewed_apart(self, shown: str | None) -> Login | None:
         async with locked(self._store):
-            login = await worker.run(Login.read, self._store)
+            login = Login.read(self._store)
             # Else somebody was faster.
             if login is not None and login.access_token == shown:
-                with anyio.CancelScope(shield=True):
-                    login = await self._renew(login)
+                login = await self._renew(login)
         return login
 
     async def _renew(self, login: Login) -> Login | None:
@@ -166,25 +187,59 @@ class Bearer(httpx2.Auth):
         request = httpx2.Request(
             "POST", self._url, headers={MCP_PROTOCOL_VERSION_HEADER: handshake.PROTOCOL_VERSION}
         )
-        async with httpx2.AsyncClient(
-            timeout=RENEWAL_S,
-            event_hooks={"request": [partial(refuse_foreign, self._url)]},
-        ) as client:
-            with anyio.fail_after(RENEWAL_S):
-                status = await _until_ready(provider, request, client)
+        status, before = None, await provider.context.storage.get_tokens()
+        # `ValueError`, `OverflowError`: an answer that is none. There may be tokens in it.
+        with contextlib.suppress(ValueError, OverflowError):
+            async with httpx2.AsyncClient(event_hooks=remote_guard.hooks(self._url)) as client:
+                with anyio.move_on_after(RENEWAL_S) as scope:
+                    status = await _until_ready(provider, request, client)
+            if scope.cancelled_caught:
+                raise self._not_now(f"nobody answered within {RENEWAL_S:.0f} s")
         renewed = Login.of(provider, self._wall_s())
-        if renewed is not None and renewed.access_token != login.access_token:
-            await worker.run(renewed.write, self._store)
+        # Some servers say the same token again while it lasts.
+        if renewed is not None and provider.context.current_tokens is not before:
+            renewed.write(self._store)
             return renewed
-        if status is not None and (status >= 500 or status == 429):
-            raise RemoteUnreachable(
-                f"the login to `{self._name}` cannot be renewed now: its server answered {status}",
-                hint="try again later",
-            )
+        if status is not None and status not in _WORTHLESS:
+            raise self._not_now(f"its server answered {status}")
         # Not to be tried again with each request.
         if status is not None:
-            await worker.run(self._store.remove)
+            self._store.remove()
         return None
+
+    def _not_now(self, reason: str) -> RemoteUnreachable:
+        return RemoteUnreachable(
+            f"the login to `{self._name}` cannot be renewed now: {reason}", hint="try again later"
+        )
+
+
+async def revoke(url: str, login: Login) -> tuple[str, bool] | None:
+    """Tell the authorization server that a login to the server at `url` is over (RFC 7009).
+
+    Returns its host, and whether it has accepted that; None when it does not announce where.
+    """
+    metadata = login.authorization_server or {}
+    place = metadata.get("revocation_endpoint")
+    if not place:
+        return None
+    accepted: list[bool] = []
+    with contextlib.suppress(httpx2.HTTPError, httpx2.InvalidURL, OAuthFlowError, ValueError):
+        context = _provider(url, login).context
+        context.client_info = await context.storage.get_client_info()
+        said = {"client_id": str(login.client.get("client_id"))}
+        if "none" not in metadata.get("revocation_endpoint_auth_methods_supported", ["none"]):
+            # That of clients without one, which the SDK's servers ask for (RFC 6749, 2.3.1).
+            said["client_secret"] = ""
+        said, headers = context.prepare_token_auth(said)
+        with anyio.move_on_after(REVOCATION_S):
+            async with httpx2.AsyncClient(event_hooks=remote_guard.hooks(url)) as client:
+                for name in ("refresh_token", "access_token"):
+                    if token := login.tokens.get(name):
+                        data = {"token": token, "token_type_hint": name, **said}
+                        asked = httpx2.Request("POST", place, data=data, headers=headers)
+                        accepted.append((await client.send(asked)).is_success)
+    # The first is what new tokens could be had for; some servers revoke no others.
+    return urlsplit(place).netloc, accepted[:1] == [True]
 
 
 async def _until_ready(
@@ -264,55 +319,6 @@ async def locked(store: TokenStore) -> AsyncIterator[None]:
         yield
     finally:
         store.unlock()
-
-
-async def refuse_foreign(server_url: str, request: httpx2.Request) -> None:
-    """Refuse requests of a login to where a server must not send its clients.
-
-    A server says where one logs in. That must be encrypted, but on the server's own host, and no
-    address of this machine or its network, but where the server itself is at such a one.
-
-    Raises:
-        OAuthFlowError: it is.
-    """
-    if NOTE not in request.extensions:
-        refuse_address(server_url, str(request.url))
-
-
-def refuse_address(server_url: str, url: str) -> None:
-    """Do what `refuse_foreign` does for an address."""
-    server, found = urlsplit(server_url), urlsplit(url)
-    host = found.hostname or ""
-    if found.scheme not in {"https", "http"} or (
-        found.scheme == "http" and host != server.hostname and not _is_loopback(host)
-    ):
-        raise OAuthFlowError(f"`{found.scheme}://{host}` is not encrypted")
-    if _is_inside(host) and not _is_inside(server.hostname or ""):
-        raise OAuthFlowError(f"`{host}` is an address of this machine or its network")
-
-
-def _is_loopback(host: str) -> bool:
-    address = _address(host)
-    return _is_localhost(host) or (address is not None and address.is_loopback)
-
-
-def _is_inside(host: str) -> bool:
-    address = _address(host)
-    return _is_localhost(host) or (address is not None and not address.is_global)
-
-
-def _is_localhost(host: str) -> bool:
-    # RFC 6761, 6.3: names below it, too.
-    return f".{host.rstrip('.')}".endswith(".localhost")
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host)
-    with contextlib.suppress(OSError, UnicodeEncodeError):
-        # `127.1` and `2130706433` are addresses, too, to whoever connects (inet_aton(3)).
-        return ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
-    return None
 
 
 def _plain(model: Any) -> dict[str, Any] | None:

@@ -29,6 +29,8 @@ from octave.runtime.process import (
     Process,
 )
 
+UNSENT_LIMIT = 4096
+"""Far more than can be on their way; what is older counts as sent, so that it is not sent again."""
 FAREWELL_S = 2.0
 """For the DELETE that ends a session (MCP 2025-11-25, session management); it is a courtesy."""
 
@@ -82,6 +84,7 @@ class RemoteLink:
         headers: what `endpoint.headers` gave.
         callbacks: who hears of it; `on_stdout` gets whole lines.
         limit_bytes: of one message of the server.
+        mask: what must not be shown of what is said about it; learns the login.
     """
 
     pid = 0
@@ -96,11 +99,13 @@ class RemoteLink:
         headers: dict[str, str],
         callbacks: Callbacks,
         limit_bytes: int,
+        mask: Mask | None = None,
     ) -> None:
         self.name = name
         self.endpoint = endpoint
         self.headers = headers
         self.limit_bytes = limit_bytes
+        self.mask = mask or Mask()
         self.callbacks = callbacks
         self.exit_status: ExitStatus | None = None
         self.stdout_closed = False
@@ -116,7 +121,7 @@ class RemoteLink:
         self._queue: deque[Post] = deque()
         self._queued_bytes = 0
         self._more = anyio.Event()
-        self._unsent: set[int] = set()
+        self._unsent: dict[int, None] = {}
         self._ended = anyio.Event()
 
     @property
@@ -164,7 +169,9 @@ class RemoteLink:
                 hint=f"`octave restart {self.name}`, if it is stuck",
             )
         self._tickets += 1
-        self._unsent.add(self._tickets)
+        self._unsent[self._tickets] = None
+        if len(self._unsent) > UNSENT_LIMIT:
+            del self._unsent[next(iter(self._unsent))]
         self._queue.append(Post(self._tickets, line))
         self._queued_bytes += len(line)
         self._more.set()
@@ -204,11 +211,11 @@ class RemoteLink:
 
     def left(self, ticket: int) -> None:
         """Take note that a line has begun to leave."""
-        self._unsent.discard(ticket)
+        self._unsent.pop(ticket, None)
 
     def refused(self, ticket: int) -> None:
         """Take note that the server has not acted upon a line."""
-        self._unsent.add(ticket)
+        self._unsent[ticket] = None
 
     def heard(self, line: bytes) -> None:
         """Take a line of the server."""
@@ -218,7 +225,9 @@ class RemoteLink:
     def broke(self, failure: StartFailed) -> None:
         """End, and say why; the first reason counts."""
         if not self.closing.is_set():
-            self.failure = failure
+            # The server, and that of its login, may have had a say in it.
+            text = self.mask.text(failure.message)
+            self.failure = type(failure)(text, failure.hint, failure.details)
             self.closing.set()
 
     async def _carry(self, transport: ModuleType) -> None:
@@ -249,7 +258,7 @@ def link_of(spec: LaunchSpec, callbacks: Callbacks) -> tuple[Link, Mask]:
     # `Bearer TOKEN`: the token alone is a secret, too.
     mask = Mask([*secrets, *(value.rpartition(" ")[2] for value in secrets)])
     limit_bytes = spec.policy.max_message_bytes
-    return RemoteLink(spec.name, spec.endpoint, headers, callbacks, limit_bytes), mask
+    return RemoteLink(spec.name, spec.endpoint, headers, callbacks, limit_bytes, mask), mask
 
 
 def _load() -> ModuleType:

@@ -14,6 +14,9 @@ from octave.runtime.wire import Oversize
 DONE = b'{"jsonrpc":"2.0","id":0,"result":{}}'
 """What the SDK sees of any answer; it puts in the id of its request."""
 
+RETRY_MS = (100, 60_000)
+"""How soon a server may want its clients back, at least and at most: it must not drive them."""
+
 _OURS = (b"", b"message")
 
 
@@ -47,13 +50,14 @@ class EventStream:
         self._limit_bytes = limit_bytes
         self._on_message = on_message
         self._on_event = on_event
-        self._framer = wire.Framer(limit_bytes)
+        self._framer = wire.Framer(limit_bytes + len(b"data: "))
         self._line_began = False
         self._had_return = False
         self._event = b""
         self._data: list[bytes] = []
         self._size_bytes = 0
-        self._others: list[bytes] = []
+        self._others: dict[bytes, bytes] = {}
+        """Of each field the last line, which is the one that counts."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes as they come; return what is to be seen of them."""
@@ -86,6 +90,8 @@ class EventStream:
         value = value.removeprefix(b" ")
         if name == b"data":
             size_bytes = line.size_bytes if isinstance(line, Oversize) else len(value)
+            # What joins the lines counts: there may be any number of empty ones.
+            size_bytes += 1 if self._data else 0
             if self._size_bytes + size_bytes > self._limit_bytes:
                 # Both ends of it, for the id.
                 value = value[: wire.HEAD_BYTES]
@@ -96,12 +102,17 @@ class EventStream:
             self._size_bytes += size_bytes
         elif name == b"event":
             self._event = value
-        elif name in {b"id", b"retry"}:
-            self._others.append(head)
+        elif name == b"id":
+            self._others[name] = head
+        elif name == b"retry" and value.isdigit():
+            # Of a number that long only the length counts.
+            wait_ms = min(max(int(value[:9]), RETRY_MS[0]), RETRY_MS[1])
+            self._others[name] = b"retry: %d" % wait_ms
 
     def _dispatched(self) -> bytes:
-        event, data, size_bytes, others = self._event, self._data, self._size_bytes, self._others
-        self._event, self._data, self._size_bytes, self._others = b"", [], 0, []
+        event, data, size_bytes = self._event, self._data, self._size_bytes
+        others = [*self._others.values()]
+        self._event, self._data, self._size_bytes, self._others = b"", [], 0, {}
         if event not in _OURS:
             shown = [b"event: " + event, *(b"data: " + line for line in data)]
             others += shown if self._on_event(event, b"\n".join(data)) else []

@@ -5,9 +5,9 @@ the request is made, so that it arrives byte for byte. Loaded with the SDK, see 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -32,8 +32,17 @@ from octave.runtime.wire import Message
 
 TICKET = "octave"
 HEADER_MISMATCH = b"-32020"
+NOTES_LIMIT = 1024
+"""A line becomes a request as soon as the SDK has its stand-in; what is left over it has swallowed,
+such as a cancellation that closes a stream."""
+METHODS_LIMIT = 256
+"""Of what was asked and never answered."""
+TOOLS_LIMIT = 4096
+"""With arguments in headers; a server may name others each time."""
 _LISTED = "tools/list"
 _CANCELLED = "notifications/cancelled"
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 _VERSION = handshake.VERSION_KEY.encode()
 
 
@@ -85,9 +94,9 @@ class Talk:
         version = wire.member(meta, handshake.VERSION_KEY) if _VERSION in meta else None
         note = Note(post, message, version is not None)
         note.headers = self._headers(message, version)
-        self._notes[post.ticket] = note
+        _keep(self._notes, post.ticket, note, NOTES_LIMIT)
         if message.method in {handshake.METHOD, _LISTED} and message.id is not None:
-            self._methods[message.id] = message.method
+            _keep(self._methods, message.id, message.method, METHODS_LIMIT)
         return SessionMessage(_stand_in(message, post.ticket), _metadata(note.headers))
 
     def note_of(self, body: Any) -> Note | None:
@@ -203,7 +212,8 @@ class Talk:
             if b"x-mcp-header" in tool:
                 schema = _value(tool, "inputSchema")
                 if find_invalid_x_mcp_header(schema) is None:
-                    self._parameters[str(name)] = x_mcp_header_map(schema)
+                    wanted = x_mcp_header_map(schema)
+                    _keep(self._parameters, str(name), wanted, TOOLS_LIMIT)
 
     def _learn(self, message: Message) -> None:
         method = self._methods.pop(message.id or b"", None)
@@ -254,6 +264,13 @@ def same_origin(url: str, other: str) -> bool:
     """Whether `other`, which may be relative to `url`, leads to the same scheme, host and port."""
     one, two = urlsplit(url), urlsplit(urljoin(url, other))
     return (one.scheme, one.netloc.lower()) == (two.scheme, two.netloc.lower())
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value, limit: int) -> None:
+    """Keep one more, and of all the newest."""
+    kept[key] = value
+    if len(kept) > limit:
+        del kept[next(iter(kept))]
 
 
 def _type_of(response: httpx2.Response) -> str:

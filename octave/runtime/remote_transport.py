@@ -32,8 +32,10 @@ async def carry(link: RemoteLink) -> None:
     """Carry lines until the link is to close, or breaks."""
     if link.make_auth is not None:
         auth: Any = link.make_auth()
+    elif link.endpoint.tokens is not None:
+        auth = Bearer(link.name, link.endpoint, link.mask)
     else:
-        auth = Bearer(link.name, link.endpoint) if link.endpoint.tokens is not None else None
+        auth = None
     talk = Talk(link)
     async with (
         Client(talk, auth) as client,
@@ -54,6 +56,7 @@ async def _carry_older(talk: Talk, login: Any) -> None:
     """Carry on over the transport of MCP 2024-11-05, beginning with the line that was refused."""
     link = talk.link
     older = Talk(link, is_older=True)
+    is_open = False
 
     def make_client(
         headers: dict[str, str] | None = None,
@@ -64,16 +67,25 @@ async def _carry_older(talk: Talk, login: Any) -> None:
 
     try:
         async with sse_client(link.endpoint.url, httpx_client_factory=make_client) as (read, write):
+            is_open = True
             await _exchange(older, read, write, first=talk.refused_post)
     except* (httpx2.HTTPError, anyio.BrokenResourceError):
-        # What it answers here is beside the point: it is no server of either kind.
-        link.broke(
-            StartFailed(
-                f"`{link.name}` at `{link.host}` answered {talk.refusal}, so it is no MCP server",
-                hint="check the `url` in octave.toml",
-                details={"permanent": True},
-            )
-        )
+        link.broke(_no_server(talk))
+    except* RuntimeError:
+        # Of a stream that ends before it says where messages go the SDK knows nothing else to say.
+        if is_open:
+            raise
+        link.broke(_no_server(talk))
+
+
+def _no_server(talk: Talk) -> StartFailed:
+    # What it answered later is beside the point: it is no server of either kind.
+    link = talk.link
+    return StartFailed(
+        f"`{link.name}` at `{link.host}` answered {talk.refusal}, so it is no MCP server",
+        hint="check the `url` in octave.toml",
+        details={"permanent": True},
+    )
 
 
 async def _exchange(talk: Talk, read: Any, write: Any, first: Post | None = None) -> None:
@@ -97,7 +109,7 @@ async def _listen(talk: Talk, read: Any) -> None:
         if isinstance(message, JSONRPCError) and not link.closing.is_set():
             error = message.error
             identifier = json.dumps(message.id).encode()
-            link.heard(wire.error(identifier, error.code, error.message))
+            link.heard(wire.error(identifier, error.code, link.mask.text(error.message)))
     link.broke(remote_failures.lost(link, "closed its stream of events"))
 
 

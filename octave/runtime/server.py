@@ -65,6 +65,9 @@ class Server:
         self._availability = availability
         self._first = Instance(self._subject, Role(), availability(), is_stopped=is_stopped)
         self._others: dict[_Key, Instance] = {}
+        self.when_own: dict[object, Callable[[Instance], None]] = {}
+        """By session, until `dismiss`: called with each process of its own that it gets, in time to
+        say what is wanted of that."""
         self._is_closing = False
         self._tasks: anyio.abc.TaskGroup | None = None
 
@@ -142,14 +145,24 @@ class Server:
             return self._first
         found = self._others.get(key)
         if found is None:
-            assert self._tasks is not None
-            found = Instance(self._subject, self._role_of(key, visitor), self._availability())
-            self._others[key] = found
+            # Whom it is to serve, the first one was told of.
+            level = self._first.interests.level
+            found = self._put(key, self._role_of(key, visitor), level)
+            if key[1] in self.when_own:
+                self.when_own[key[1]](found)
+        return found
+
+    def _put(self, key: _Key, role: Role, level: str | None) -> Instance:
+        found = Instance(self._subject, role, self._availability())
+        found.interests.level = level
+        self._others[key] = found
+        if self._tasks is not None:
             self._tasks.start_soon(found.run)
         return found
 
     def dismiss(self, session: object) -> None:
         """End the processes of a session that is over, and ask it no more; returns at once."""
+        self.when_own.pop(session, None)
         for key in [key for key in self._others if key[1] is session]:
             gone = self._others.pop(key)
             if self._tasks is not None:
@@ -163,15 +176,19 @@ class Server:
         """Do what `Exchange.forward` does, at the first process."""
         return await self._first.exchange.forward(message, changes, caller)
 
-    def notify(self, line: bytes, session: object, *, is_about_roots: bool = False) -> None:
+    def notify(
+        self, line: bytes, session: object, era: Era = "legacy", *, is_about_roots: bool = False
+    ) -> None:
         """Pass a client's notification on, as it came, to the process that serves its session.
 
         That its roots changed goes to those processes that asked for them.
         """
         own = [each for each in self._others.values() if _is_of(each, session)]
+        shared = [self._others.get((era, None), self._first)]
         if is_about_roots:
             own = [each for each in self._instances if each in own or each.knows_roots_of(session)]
-        for each in own or ([] if is_about_roots else [self._first]):
+            shared = []
+        for each in own or shared:
             each.notify(line)
 
     async def ask(self) -> Offered:
@@ -198,22 +215,45 @@ class Server:
     # Orders.
 
     async def start(self) -> None:
-        """Start it unless it is up; return when it is ready. Raises as `Instance.start` does."""
+        """Start it unless it is up; return when it is ready. Raises as `Instance.start` does.
+
+        Of its other processes those come up of which somebody wants to hear.
+        """
+        self._allow_again()
         await self._first.start()
 
     async def restart(self) -> None:
-        """Give it a fresh process; return when that is ready. Raises as `Instance.start` does."""
-        await self._end_others()
+        """Give it a fresh process; return when that is ready. Raises as `Instance.start` does.
+
+        The others get theirs when they are used next, or as with `start`.
+        """
+        for each in self._others.values():
+            if each.state != "idle":
+                each.replaced()
+        self._allow_again()
+        self._subject.opened.clear()
         await self._first.restart()
 
     async def stop(self) -> None:
         """Stop it until `start`, calls in flight first; return when it is down."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._first.stop)
-            tasks.start_soon(self._end_others)
+            for each in self._instances:
+                tasks.start_soon(each.stop)
+
+    def _allow_again(self) -> None:
+        """Let the other processes be used that were stopped along with the first."""
+        for key, stopped in list(self._others.items()):
+            if not stopped.is_ordered_down or self._tasks is None:
+                continue
+            if stopped.interests:
+                stopped.revive()
+            else:
+                self._put(key, stopped.role, stopped.interests.level)
+                self._tasks.start_soon(stopped.close)
 
     def replaced(self) -> None:
         """Say that `spec` has changed in more than its environment."""
+        self._subject.opened.clear()
         for each in self._instances:
             each.replaced()
 
@@ -228,8 +268,10 @@ class Server:
         """Own its processes, until `close`; when cancelled, stop them at once."""
         try:
             async with anyio.create_task_group() as self._tasks:
-                await self._first.run()
-                self._is_closing = True
+                try:
+                    await self._first.run()
+                finally:
+                    self._is_closing = True
                 await self._end_others()
         finally:
             self._tasks = None

@@ -1,11 +1,11 @@
 """A server as its processes share it, and the part that each of them plays.
 
-Values alone: who acts on them is `instance` and `server`.
+Values: who acts on them is `instance` and `server`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
@@ -63,8 +63,8 @@ class Listeners:
 
     event: Callable[[Event], None]
     notification: Callable[["Speaker", Message], None]
-    asked: Callable[[str], None]
-    """Takes the name of a server that was seen to ask its client something, once."""
+    learned: Callable[[str], None]
+    """Takes the name of a server of which a process has learned something: see `learned`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,3 +81,13 @@ class Subject:
     """What the gateway last learned of it."""
     asks: bool = False
     """It was seen to ask its client something."""
+    opened: set[Era] = field(default_factory=set)
+    """The eras in which a process was opened since it was last ordered anew."""
+    open: list[Era] = field(default_factory=list)
+    """The eras of the conversations that are open now."""
+
+    def learned(self, **found: Any) -> None:
+        """Take what a process found out, as fields of `Offered`, and tell who keeps it."""
+        if self.offered is not None:
+            self.offered = replace(self.offered, **found)
+        self.listeners.learned(self.spec.name)

@@ -13,12 +13,16 @@ All that waits in a runtime is bounded. What, how much, and what happens when it
   take is dropped and counted, as is noise over 100 lines in 10 s
 - looks at its lists: one, shared by all who want it (`gateway.catalogue`); list_changed joins it
 - a client's open requests: 1,024, on a control connection 64; busy. HTTP: 512 connections, 503
+- what a server asks: 256 of a process or in an answer (`questions`, `gateway.rounds`); refused
+- calls parked until their client answers: 64 of a session (`gateway.parking`); the oldest goes
 - lines to a client: over 1 MiB it is read no more, over 32 MiB it is cut (`serve.socket`)
 - events: none waits, they are handed on as they happen
 """
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -40,6 +44,8 @@ STARTS_AT_ONCE = 8
 SLOW_START_S = 5.0
 """An `auto_start` server slower than this no longer holds back those after it."""
 
+_log = logging.getLogger(__name__)
+
 Result = dict[str, Any]
 """``{"name", "status", "pid"}``, ``"error"`` as `OctaveError.as_json` where it failed, and
 ``"killed"`` (true) where a stop had to end in SIGKILL."""
@@ -55,7 +61,8 @@ class Supervisor:
         on_choice: called with all names that a person wants stopped, whenever that changes.
         clock: monotonic and wall clock.
 
-    `on_event`, `on_notification` and `on_asked` (see `Listeners`) may be set before `run`.
+    `on_event`, `on_notification` and `on_learned` (see `Listeners`) may be set before `run`, and
+    `on_removed`, which takes the name of each server that is there no more.
     """
 
     def __init__(
@@ -70,7 +77,8 @@ class Supervisor:
         self.servers: dict[str, Server] = {}
         self.on_event: Callable[[Event], None] = lambda _: None
         self.on_notification: Callable[[Speaker, Message], None] = lambda _, __: None
-        self.on_asked: Callable[[str], None] = lambda _: None
+        self.on_learned: Callable[[str], None] = lambda _: None
+        self.on_removed: Callable[[str], None] = lambda _: None
         self._log_of = log_of
         self._stopped = set(stopped)
         self._on_choice = on_choice
@@ -88,16 +96,16 @@ class Supervisor:
 
         Reports started at once; `auto_start` servers come up meanwhile.
         """
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            for server in self.servers.values():
-                tasks.start_soon(server.run)
-            tasks.start_soon(self._start_automatically, list(self.servers.values()))
-            tasks.start_soon(self._beat)
-            task_status.started()
-            await self._closing.wait()
-            tasks.start_soon(self._close_all)
-        self._tasks = None
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._run(list(self.servers.values()), self._tasks)
+                self._tasks.start_soon(self._beat)
+                task_status.started()
+                await self._closing.wait()
+                self._tasks.start_soon(self._close_all)
+        finally:
+            self._tasks = None
+            self._closing.set()
 
     def close(self) -> None:
         """Stop all servers in parallel, calls in flight first, and end `run`. Within 12 s."""
@@ -129,6 +137,23 @@ class Supervisor:
             for name, server in self.servers.items()
             if name in new and not is_same_launch(server.spec, new[name])
         ]
+        # Shielded: whoever leaves meanwhile must not leave processes that nobody knows of.
+        with anyio.CancelScope(shield=True):
+            await self._replace(new, removed, changed)
+        self._forget(removed)
+        for name in removed:
+            self.on_removed(name)
+        if self._closing.is_set():
+            # Nobody would run them, nor close them any more.
+            added = []
+        servers = [self._add(new[name]) for name in added]
+        if self._tasks is not None:
+            self._run(servers, self._tasks)
+        return {"added": added, "removed": removed, "changed": changed}
+
+    async def _replace(
+        self, new: Mapping[str, LaunchSpec], removed: Iterable[str], changed: Iterable[str]
+    ) -> None:
         async with anyio.create_task_group() as tasks:
             for name in removed:
                 tasks.start_soon(self.servers.pop(name).close)
@@ -137,9 +162,6 @@ class Supervisor:
                 server.spec = new[name]
                 if name in changed:
                     server.replaced()
-        self._forget(removed)
-        self._run_added([self._add(new[name]) for name in added])
-        return {"added": added, "removed": removed, "changed": changed}
 
     async def snapshot(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Return `Server.snapshot` of the named servers, all for None, with their memory.
@@ -165,7 +187,7 @@ class Supervisor:
             Listeners(
                 lambda event: self.on_event(event),
                 lambda instance, message: self.on_notification(instance, message),
-                lambda name: self.on_asked(name),
+                lambda name: self.on_learned(name),
             ),
             clock=self._clock,
             availability=lambda: Availability(self._awake),
@@ -174,13 +196,10 @@ class Supervisor:
         self.servers[spec.name] = server
         return server
 
-    def _run_added(self, servers: list[Server]) -> None:
-        if self._tasks is None or self._closing.is_set():
-            # Nobody would close them any more.
-            return
+    def _run(self, servers: list[Server], tasks: anyio.abc.TaskGroup) -> None:
         for server in servers:
-            self._tasks.start_soon(server.run)
-        self._tasks.start_soon(self._start_automatically, servers)
+            tasks.start_soon(_alone, server.name, server.run)
+        tasks.start_soon(self._start_automatically, servers)
 
     async def _start_automatically(self, servers: list[Server]) -> None:
         limit = anyio.CapacityLimiter(STARTS_AT_ONCE)
@@ -188,7 +207,7 @@ class Supervisor:
         async def start(server: Server) -> None:
             async with limit:
                 with anyio.move_on_after(SLOW_START_S):
-                    await _result_of(server, server.start)
+                    await _alone(server.name, partial(_result_of, server, server.start))
 
         async with anyio.create_task_group() as tasks:
             for server in servers:
@@ -266,6 +285,14 @@ def _launch(spec: LaunchSpec) -> tuple[object, ...]:
         spec.fingerprint,
         problem,
     )
+
+
+async def _alone(name: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Do what concerns one server, so that what goes wrong with it ends no other."""
+    try:
+        await work()
+    except Exception:  # noqa: BLE001 - a bug here must not end the other servers
+        _log.exception("`%s` met a bug in Octave", name)
 
 
 async def _result_of(server: Server, work: Callable[[], Awaitable[None]]) -> Result:

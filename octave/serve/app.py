@@ -165,7 +165,7 @@ class _Serving:
             for server in self._parts.supervisor.servers.values()
             if server.spec.policy.auto_start and server.state != "stopped"
         }
-        runtime = Runtime(self._specs, self._describe, self._begin_stop)
+        runtime = Runtime(self._specs, self._describe, self._begin_stop, self._profiles)
         self._control = Control(self._parts.supervisor, self._parts.router, runtime)
         self._door = Door(self._open_conversation, settings.max_message_bytes)
         self._over_http: Sized = ()
@@ -282,6 +282,8 @@ class _Serving:
 
     def _begin_stop(self) -> None:
         self._stop.set()
+        # Nobody waits any more for what becomes of the servers.
+        self._settled.set()
 
     def _open_conversation(self, wish: Wish | None, send: Send) -> Conversation:
         if wish is None:
@@ -295,11 +297,14 @@ class _Serving:
         self._was_used = True
         if wish.profile is None:
             return Scope(wish.servers or None, single=len(wish.servers) == 1)
-        profiles = manifest.load(self._order.workspace.manifest).profiles
+        profiles = self._profiles()
         if wish.profile not in profiles:
             hint = did_you_mean(wish.profile, profiles)
             raise NotFound(f"no profile `{wish.profile}` in octave.toml", hint=hint)
-        return Scope(tuple(dict.fromkeys((*profiles[wish.profile], *wish.servers))))
+        return Scope.of(wish.profile, profiles[wish.profile], wish.servers)
+
+    def _profiles(self) -> Mapping[str, tuple[str, ...]]:
+        return manifest.load(self._order.workspace.manifest).profiles
 
     def _heard(self, event: Event) -> None:
         if event.kind == "ready" and event.details.get("instance") != "session":
@@ -324,7 +329,7 @@ class _Serving:
                 elif self._stop.is_set():
                     _kill(self._parts.supervisor)
                 else:
-                    self._stop.set()
+                    self._begin_stop()
 
     async def _reload(self) -> None:
         try:
@@ -356,7 +361,7 @@ class _Serving:
             self._troubles.begin(
                 "address", "the workspace has another runtime by now, this one ends"
             )
-            self._stop.set()
+            self._begin_stop()
         except OSError as error:
             self._troubles.begin("address", f"what was removed cannot be made again: {error}")
         else:

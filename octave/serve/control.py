@@ -6,7 +6,7 @@ server wrote. Whatever cannot be done is an `OctaveError`.
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,22 @@ import anyio
 import msgspec
 
 from octave.errors import CallTimedOut, OctaveError, UsageError
-from octave.gateway import schemas
+from octave.gateway import bridge, schemas
+from octave.gateway.eras import Envelope
 from octave.gateway.listing import text_of
 from octave.gateway.naming import qualified
 from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec
 from octave.runtime import wire
+from octave.runtime.handshake import CLIENT_INFO, Opening
 from octave.runtime.questions import Caller
+from octave.runtime.server import Server, Visitor
 from octave.runtime.supervisor import Result, Supervisor
 
 OnProgress = Callable[[bytes], None]
 """Takes the raw params of one progress notification; must neither block nor raise."""
 
+_NOBODY = Visitor("legacy", Caller(), can_answer=False, opening=Opening())
 _REQUEST_ID = 1
 """Only links the line below to its progress; the server sees an id of the connection's own."""
 
@@ -54,6 +58,8 @@ class Runtime:
     """The `runtime` part of `status`."""
     shut_down: Callable[[], None]
     """Begins the ordered stop and returns at once."""
+    profiles: Callable[[], Mapping[str, tuple[str, ...]]] = dict
+    """Reads those of the manifest anew, with the servers of each."""
 
 
 class Control:
@@ -100,9 +106,9 @@ class Control:
             OctaveError: it cannot be read, or is not trusted; nothing has changed then.
         """
         async with self._reloading:
+            profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(self._runtime.specs())
-        if any(touched.values()):
-            self._router.audience.servers_changed()
+            self._router.audience.reloaded(touched, profiles)
         return touched
 
     async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:
@@ -175,11 +181,26 @@ class Control:
             if on_progress is not None and told is not None:
                 on_progress(told)
 
-        answer = await self._router.server(server).forward(message, {}, Caller(on_message=heard))
+        answer = await self._asked(self._router.server(server), message, Caller(on_message=heard))
         result: bytes | None = answer.result
         if result is None:
             raise _refused(server, tool, answer.error or b"{}")
+        if bridge.is_input_required(result):
+            raise OctaveError(
+                f"`{tool}` of `{server}` asks its client something, which cannot be answered here",
+                hint="call it from an AI tool",
+            )
         return result
+
+    async def _asked(self, server: Server, message: wire.Message, caller: Caller) -> wire.Message:
+        """Return the answer as it came, whichever era the server speaks."""
+        await self._router.reach(server, "legacy")
+        instance = server.instance_for(_NOBODY)
+        if not instance.is_era_known:
+            await instance.exchange.reach(message, caller)
+        if instance.era == "modern":
+            message = bridge.to_modern_request(message, Envelope(b"{}", CLIENT_INFO, None))
+        return await instance.exchange.forward(message, {}, caller)
 
     async def _several(
         self,

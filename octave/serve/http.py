@@ -4,6 +4,7 @@ uvicorn neither installs signal handlers nor logs requests here, and its ten wak
 left out. Importing this module is dear: `serve/app.py` does it once the unix socket answers.
 """
 
+import asyncio
 import logging
 import socket
 from typing import Any
@@ -23,6 +24,10 @@ from octave.serve.socket import ACCEPTS_AT_ONCE, BACKLOG
 
 KEEP_ALIVE_S = 75
 """Longer than clients keep idle connections, so that it is not us who break one in use."""
+
+HEAD_S = 10.0
+"""For the head of a request, from its first byte or that of the connection: who is connected and
+asks nothing takes the place of somebody else, and needs no token for that."""
 
 GRACE_S = 2
 """For answers on their way; calls in flight were waited for when the servers were stopped."""
@@ -103,10 +108,14 @@ async def _listen(
 
 
 class _Protocol(H11Protocol):
-    """A connection that the application can drop: one that is not read never closes by itself."""
+    """A connection that the application can drop: one that is not read never closes by itself.
+
+    Nor would one over which nothing is asked.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
         served = self.app
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,3 +123,27 @@ class _Protocol(H11Protocol):
             await served(scope, receive, send)
 
         self.app = app
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
+        super().connection_made(transport)
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_watching()
+
+    def _watch_head(self) -> None:
+        # Nothing is being answered: what comes, or shall come, is a head.
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_watching()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_S, self.transport.close)
+
+    def _stop_watching(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

@@ -51,11 +51,6 @@ NAMED_BY: Mapping[str, str] = {
 }
 """The member of the params that `Mcp-Name` repeats, by method."""
 
-LEGACY_ONLY = frozenset(
-    {"initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"}
-)
-"""Methods that MCP 2026-07-28 no longer has."""
-
 Headers = Mapping[str, Sequence[str]]
 """The values of each header in the order they came, by its name in lower case."""
 

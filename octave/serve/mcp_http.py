@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from octave.gateway import eras
+from octave.gateway import bridge, eras
 from octave.gateway.audience import Scope as ServerScope
 from octave.gateway.listing import text_of
 from octave.gateway.naming import qualified
@@ -147,7 +147,7 @@ class Endpoint:
             if definition:
                 arguments = wire.member(message.params or b"{}", "arguments")
                 return mcp_headers.refuse_params(definition, arguments, exchange.headers)
-        if message.method in mcp_headers.LEGACY_ONLY:
+        if message.method in bridge.NOT_MODERN:
             return Rejection(wire.METHOD_NOT_FOUND, f"Method not found: {message.method}")
         return None
 
@@ -360,6 +360,6 @@ def _status(answer: bytes) -> int:
     """Return the HTTP status of a modern answer."""
     if b'"error"' not in answer:
         return 200
-    error = wire.decode(answer).error
-    code = wire.member(error or b"{}", "code") or b""
+    # It may be nested as deeply as it could be read, and not be read once more.
+    code = wire.member(answer, "error", "code") or b""
     return {b"%d" % each: status for each, status in mcp_headers.STATUS_OF.items()}.get(code, 200)

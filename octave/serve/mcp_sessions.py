@@ -1,9 +1,8 @@
 """The conversations that are carried over HTTP: who has them, what is open in each, how they end.
 
 A client of the handshake era has a session of its own, which ends when it says so or stays away;
-one of the modern era says everything in each request, so that all requests at an endpoint share
-one. Calls live in tasks here, not in the HTTP request that began them: it may be lost before the
-call ends, and be resumed.
+those of the modern era have none, see `mcp_modern`. Calls live in tasks here, not in the HTTP
+request that began them: it may be lost before the call ends, and be resumed.
 """
 
 import logging
@@ -20,6 +19,7 @@ from octave.gateway.listing import text_of
 from octave.gateway.session import Session
 from octave.runtime import wire
 from octave.runtime.interests import LISTEN
+from octave.serve.mcp_modern import ModernClients, Shared
 from octave.serve.socket import Wish
 from octave.serve.sse import Reader, Stream
 
@@ -71,7 +71,7 @@ class Call:
 
     def _say(self, line: bytes) -> None:
         # A session that is closed answers its subscriptions like this, and no longer by `serve`.
-        is_answer = self.message.method == LISTEN and wire.decode(line).is_answer
+        is_answer = self.message.method == LISTEN and wire.member(line, "method") is None
         self.stream.put(line, is_answer=is_answer)
 
 
@@ -188,21 +188,6 @@ class LegacySession:
 
 
 @dataclass(slots=True)
-class _Shared:
-    """The conversation of all modern requests at an endpoint."""
-
-    scope: Scope
-    session: Session
-    calls: int = 0
-    is_replaced: bool = False
-
-    def release(self) -> None:
-        """End it once its endpoint has another, and the last call here is answered."""
-        if self.is_replaced and not self.calls:
-            self.session.close()
-
-
-@dataclass(slots=True)
 class _Seen:
     scope: Scope
     at_s: float
@@ -225,11 +210,10 @@ class Conversations:
         self._scope_of = scope_of
         self._clock = clock
         self._sessions: dict[str, LegacySession] = {}
-        self._shared: dict[Wish, _Shared] = {}
+        self._modern = ModernClients(self._start, clock, IDLE_S)
         self._seen: dict[Wish, _Seen] = {}
         self._calls = 0
         self._closing = anyio.Event()
-        self._sharing = anyio.Lock()
         self._tasks: anyio.abc.TaskGroup
 
     def __len__(self) -> int:
@@ -248,8 +232,7 @@ class Conversations:
                 await self._closing.wait()
                 for session in list(self._sessions.values()):
                     self.end(session)
-                for shared in self._shared.values():
-                    shared.session.close()
+                self._modern.close()
                 self._tasks.cancel_scope.cancel()
 
     def close(self) -> None:
@@ -321,40 +304,32 @@ class Conversations:
         for session in list(self._sessions.values()):
             if session.is_forgotten:
                 self.end(session)
+        self._modern.expire()
 
     async def begin(self, wish: Wish, message: wire.Message) -> Call:
         """Begin to answer a modern request; cancelling its scope cancels it at the server.
 
         Raises:
+            ServerBusy: too many clients wait for answers.
             OctaveError: as `scope`.
         """
-        shared = await self._share(wish)
+        shared = await self._modern.begin(wish, self.scope(wish), message)
         call = Call(shared.session, message, Stream())
-        shared.calls += 1
         self._calls += 1
         self._tasks.start_soon(self._answer, shared, call)
         return call
 
-    async def _answer(self, shared: _Shared, call: Call) -> None:
+    async def _answer(self, shared: Shared, call: Call) -> None:
         try:
             await call.run()
         finally:
-            shared.calls -= 1
-            shared.release()
+            self._modern.end(shared)
             self._calls -= 1
 
-    async def _share(self, wish: Wish) -> _Shared:
-        async with self._sharing:
-            scope = self.scope(wish)
-            shared = self._shared.get(wish)
-            if shared is None or shared.scope != scope:
-                session = self._open_session(scope, lambda _: None)
-                await self._tasks.start(_own, session)
-                if shared is not None:
-                    shared.is_replaced = True
-                    shared.release()
-                shared = self._shared[wish] = _Shared(scope, session)
-            return shared
+    async def _start(self, scope: Scope) -> Session:
+        session = self._open_session(scope, lambda _: None)
+        await self._tasks.start(_own, session)
+        return session
 
     async def _look(self) -> None:
         while True:

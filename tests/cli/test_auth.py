@@ -24,11 +24,14 @@ def given() -> Authority:
 
 
 @pytest.fixture
-def remote(given: Authority) -> Iterator[Listening]:
-    with (
-        authority.listening(given) as issuer,
-        server.listening(Peer(), authority=given, issuer=issuer.origin) as listening,
-    ):
+def issuer(given: Authority) -> Iterator[Listening]:
+    with authority.listening(given) as listening:
+        yield listening
+
+
+@pytest.fixture
+def remote(given: Authority, issuer: Listening) -> Iterator[Listening]:
+    with server.listening(Peer(), authority=given, issuer=issuer.origin) as listening:
         yield listening
 
 
@@ -43,31 +46,42 @@ def written(desk: Desk, url: str, more: str = "") -> None:
     (desk.home / "octave.toml").write_text(text, encoding="utf-8")
 
 
-def test_a_login_opens_a_browser_and_then_calls_work(desk: Desk, remote: Listening) -> None:
+def test_a_running_runtime_takes_over_that_one_logs_in_and_out(
+    desk: Desk, remote: Listening, given: Authority
+) -> None:
     written(desk, f"{remote.origin}/mcp")
-    refused = desk.octave("call", "peer", "echo", "text=hi")
     host = remote.origin.removeprefix("http://")
-    assert refused.code == 8
-    assert refused.stderr == (f"error: `peer` at `{host}` wants a login\nhint: octave auth peer\n")
+    started = desk.octave("start", "peer", "--json")
+    assert started.code == 8
+    assert started.json["results"][0]["error"]["code"] == "authorization_needed"
+    wants = f"error: `peer` at `{host}` wants a login\nhint: octave auth peer\n"
+    assert desk.octave("call", "peer", "echo", "text=hi").told == (8, "", wants)
     done = desk.octave("auth", "peer", environ=BROWSER)
     assert (done.code, done.stdout) == (0, f"peer: logged in at {host}\n")
     assert "consent at `127.0.0.1:" in done.stderr
     assert "/authorize?" in done.stderr
-    called = desk.octave("call", "peer", "echo", "text=hi")
-    assert called.told == (0, "hi\n", "")
-    out = desk.octave("auth", "peer", "--logout", "--json")
-    assert out.json == {"name": "peer", "status": "logged_out", "host": host}
-    assert desk.octave("call", "peer", "echo", "text=hi").code == 8
-
-
-def test_a_running_runtime_takes_the_login_over(desk: Desk, remote: Listening) -> None:
-    written(desk, f"{remote.origin}/mcp")
-    started = desk.octave("start", "peer", "--json")
-    assert started.code == 8
-    assert started.json["results"][0]["error"]["code"] == "authorization_needed"
-    assert desk.octave("auth", "peer", "--json", environ=BROWSER).json["status"] == "logged_in"
     (status,) = desk.octave("status", "peer", "--json").json["servers"]
     assert (status["state"], status["pid"]) == ("ready", None)
+    assert desk.octave("call", "peer", "echo", "text=hi").told == (0, "hi\n", "")
+    out = desk.octave("auth", "peer", "--logout", "--json")
+    told = {"name": "peer", "status": "logged_out", "host": host, "revoked": True}
+    assert out.json == told
+    assert len(given.revoked) == 2
+    assert desk.octave("call", "peer", "echo", "text=hi").told == (8, "", wants)
+    again = desk.octave("auth", "peer", "--logout", "--json")
+    assert again.json == {**told, "status": "not_logged_in", "revoked": False}
+
+
+def test_one_logs_in_and_out_without_a_runtime(
+    desk: Desk, remote: Listening, issuer: Listening
+) -> None:
+    written(desk, f"{remote.origin}/mcp")
+    assert desk.octave("auth", "peer", "--json", environ=BROWSER).json["status"] == "logged_in"
+    issuer.stop()
+    out = desk.octave("auth", "peer", "--logout")
+    host, told = (each.origin.removeprefix("http://") for each in (remote, issuer))
+    warning = f"warning: `{told}` could not be told: there the login may go on\n"
+    assert out.told == (0, f"peer: logged out of {host}\n", warning)
 
 
 def test_a_server_without_login_says_so(desk: Desk, open_remote: Listening) -> None:

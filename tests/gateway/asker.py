@@ -3,9 +3,10 @@
 
 `python -S asker.py ERA JOURNAL [HABIT ...]`. ERA: legacy, modern; fixed (both, by the first
 request, as servers of the official SDK), mixed (both, by each message). JOURNAL gets every line
-received, as "PID LINE". Habits: `dies` or `silent` at `server/discover`, `version` (a modern one
-refuses `initialize` by naming versions), `asks` (for roots, before it answers `initialize`),
-`listens` (offers a resource whose updates it tells of).
+received, as "PID LINE". Habits: `dies` or `silent` at `server/discover`, or answers it like one of
+both eras (`pretends`); `faints` (dies at `initialize`), `version` (a modern one refuses that by
+naming versions), `asks` (for roots, before it answers that), `listens` (offers a resource whose
+updates it tells of, and of any but a mute one), `alone` (a second process ends at once).
 
 The tool `do` takes `steps`, each of them one of
     {"ask": METHOD, "id": ID, "params": {...}, "on": false}   asks and waits; "on": goes on at once
@@ -19,6 +20,7 @@ and answers with `{"pid", "opened", "got", "meta", "tag"}` as text: the params o
 what was answered, a list of [ID, RESULT or ERROR].
 """
 
+import fcntl
 import json
 import os
 import sys
@@ -49,6 +51,8 @@ def send(**message):
 class Asker:
     def __init__(self):
         self.journal = os.open(JOURNAL, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        if "alone" in HABITS:
+            fcntl.flock(self.journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.era = None if ERA == "fixed" else ERA
         self.opened = None
         self.number = 0
@@ -73,6 +77,8 @@ class Asker:
         is_modern = f"{PREFIX}protocolVersion" in params.get("_meta", {})
         if self.era is None:
             self.era = "modern" if is_modern else "legacy"
+        if method == "initialize" and "faints" in HABITS:
+            os._exit(3)
         if method == "server/discover":
             self.discover(identifier)
         elif self.era == "modern" and not is_modern and method == "initialize":
@@ -95,7 +101,9 @@ class Asker:
             send(id=identifier, result={})
         elif method == "subscriptions/listen":
             meta = {f"{PREFIX}subscriptionId": identifier}
-            told = {"_meta": meta, "notifications": params["notifications"]}
+            told = {"_meta": meta, "notifications": dict(params["notifications"])}
+            uris = told["notifications"].pop("resourceSubscriptions", [])
+            told["notifications"]["resourceSubscriptions"] = [u for u in uris if "mute" not in u]
             send(method="notifications/subscriptions/acknowledged", params=told)
         else:
             send(id=identifier, error={"code": -32601, "message": "never heard of it"})
@@ -106,7 +114,8 @@ class Asker:
         if "silent" in HABITS:
             return
         if ERA == "legacy":
-            send(id=identifier, error={"code": -32601, "message": "never heard of it"})
+            code = -32600 if "pretends" in HABITS else -32601
+            send(id=identifier, error={"code": code, "message": "never heard of it"})
         elif ERA == "fixed" and self.era == "legacy":
             send(id=identifier, error={"code": -32600, "message": "opened with initialize"})
         else:

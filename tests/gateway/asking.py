@@ -4,16 +4,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
+import anyio.abc
 
 from octave.gateway.audience import Scope
+from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec, Policy
 from octave.runtime import wire
 from octave.runtime.handshake import CAPABILITIES_KEY, MODERN_VERSION, VERSION_KEY, Era
 from octave.runtime.server import Server
-from tests.gateway.conversation import BOUND_S, Client, Desk, spec
+from tests.gateway.conversation import BOUND_S, Client, spec
 
 ASKER = Path(__file__).with_name("asker.py")
 ALL = {"roots": {"listChanged": True}, "sampling": {}, "elicitation": {"form": {}}}
@@ -69,10 +71,17 @@ class Asker:
         return [each for each in self.received if each.method == method]
 
 
+class Place(Protocol):
+    """Where clients come and go: a desk, or a stage."""
+
+    router: Router
+    tasks: anyio.abc.TaskGroup
+
+
 class Peer(Client):
     """A client of one era, which announces what it can be asked."""
 
-    def __init__(self, desk: Desk, era: Era, can: Mapping[str, Any], *servers: str) -> None:
+    def __init__(self, desk: Place, era: Era, can: Mapping[str, Any], *servers: str) -> None:
         super().__init__(desk.router, Scope(servers or None, single=len(servers) == 1))
         self.era = era
         self.can = can
@@ -131,7 +140,7 @@ class Peer(Client):
 
 
 async def peer(
-    desk: Desk, *servers: str, era: Era = "legacy", can: Mapping[str, Any] = ALL
+    desk: Place, *servers: str, era: Era = "legacy", can: Mapping[str, Any] = ALL
 ) -> Peer:
     """A client that has opened its session: at the face of one server, or of all."""
     found = Peer(desk, era, can, *servers)

@@ -1,6 +1,6 @@
 """Each session hears what concerns it, and each subscription what it asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from octave.gateway.audience import Audience, Listen, Member, Scope, is_at_least
@@ -73,13 +73,67 @@ def test_changed_lists_are_told_to_the_faces_that_show_the_server() -> None:
     assert single == []
 
 
-def test_servers_that_come_or_go_are_told_to_aggregated_faces() -> None:
+def test_servers_that_come_or_go_are_told_to_the_faces_that_show_them() -> None:
     audience = Audience()
     _, everything = joined(audience, ALL)
     _, single = joined(audience, ONLY_A)
-    audience.servers_changed()
-    assert len(everything) == 3
-    assert single == []
+    _, several = joined(audience, Scope(("b", "c")))
+    audience.reloaded({"added": ["a"], "removed": [], "changed": []}, {})
+    assert (len(everything), len(single), len(several)) == (3, 3, 0)
+    audience.reloaded({"added": [], "removed": [], "changed": ["c"]}, {})
+    assert (len(everything), len(single), len(several)) == (6, 3, 3)
+    audience.reloaded({"added": [], "removed": [], "changed": []}, {})
+    assert (len(everything), len(single), len(several)) == (6, 3, 3)
+
+
+NOTHING: Mapping[str, list[str]] = {"added": [], "removed": [], "changed": []}
+
+
+def test_profile_that_changed_is_another_choice_for_those_who_have_it_open() -> None:
+    audience = Audience()
+    work, home = Scope.of("work", ["a"], ["x"]), Scope.of("home", ["a"])
+    _, at_work = joined(audience, work)
+    _, at_home = joined(audience, home)
+    audience.reloaded(NOTHING, {"work": ("b", "x", "a"), "home": ("a",)})
+    assert work.servers == ("b", "x", "a")
+    assert (len(at_work), at_home) == (3, [])
+    audience.lists_changed("b", {"prompts"})
+    assert (len(at_work), at_home) == (4, [])
+    assert work == Scope.of("work", ["b", "x", "a"], ["x"])
+
+
+def test_subscriptions_end_with_the_profile_or_the_server_that_they_are_of() -> None:
+    audience = Audience()
+    nothing = frozenset[tuple[str, str]]()
+    gone, kept, single, everything = (
+        Listen(scope, b"1", frozenset(), nothing, lambda _: None)
+        for scope in (Scope.of("gone", ["a"]), Scope.of("kept", ["a"]), ONLY_A, ALL)
+    )
+    for listen in (gone, kept, single, everything):
+        audience.listen(listen)
+    audience.reloaded(NOTHING, {"kept": ()})
+    assert [each.ended.is_set() for each in (gone, kept, single, everything)] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    audience.reloaded({**NOTHING, "removed": ["a"]}, {"kept": ()})
+    assert [each.ended.is_set() for each in (kept, single, everything)] == [False, True, False]
+
+
+def test_server_that_left_a_profile_is_not_heard_there_any_more() -> None:
+    audience = Audience()
+    scope = Scope.of("work", ["a"])
+    member, lines = joined(audience, scope)
+    member.subscriptions.add(("a", "x://1"))
+    heard = listening(audience, scope, resources=frozenset({("a", "x://1")}))
+    audience.reloaded(NOTHING, {"work": ()})
+    before = len(lines)
+    audience.heard(speaker("a"), said("notifications/resources/updated", b'{"uri":"x://1"}'))
+    audience.heard(speaker("a"), said("notifications/own"))
+    assert len(lines) == before
+    assert heard == []
 
 
 def test_a_subscription_hears_only_what_it_asked_for_and_under_its_own_id() -> None:

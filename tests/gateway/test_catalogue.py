@@ -1,12 +1,16 @@
 """Lists outlive the process they came from, and follow it when it changes."""
 
+import gc
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 
-from octave.errors import OctaveError, ServerNotFound
+from octave.errors import Bug, OctaveError, ServerNotFound
 from octave.gateway import catalogue
+from octave.gateway.listing import Listing
 from octave.packages import offered as offered_file
 from octave.packages.offered import Offered
 from octave.runtime import wire
@@ -55,6 +59,18 @@ async def test_what_a_server_said_is_kept_for_the_next_runtime(tmp_path: Path) -
     async with desk(tmp_path, odd("one")) as found:
         offered = await found.catalogue.refresh("one")
     assert offered_file.load(tmp_path / "one.json", "1", "d") == offered
+
+
+async def test_what_was_learned_in_the_last_moment_is_kept_too(tmp_path: Path) -> None:
+    async with desk(tmp_path, odd("one")) as found:
+        offered = await found.catalogue.refresh("one")
+        found.catalogue.learned("one")
+        found.supervisor.servers["one"].offered = replace(offered, asks=True)
+        found.catalogue.learned("one")
+        found.tasks.cancel_scope.cancel()
+    kept = offered_file.load(tmp_path / "one.json", "1", "d")
+    assert kept is not None
+    assert kept.asks
 
 
 async def test_callers_at_the_same_time_share_one_look(tmp_path: Path) -> None:
@@ -170,3 +186,80 @@ async def test_server_that_cannot_be_asked_tells_why(tmp_path: Path) -> None:
         assert await found.catalogue.gather(["broken"]) == []
         with pytest.raises(ServerNotFound):
             await found.catalogue.refresh("other")
+
+
+def failing(error: BaseException) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise error
+
+    return fail
+
+
+async def test_bug_in_a_look_is_told_to_those_who_wait_and_ends_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path, odd("one"), odd("two")) as found:
+        with monkeypatch.context() as broken:
+            broken.setattr(catalogue, "listing", failing(MemoryError()))
+            with pytest.raises(Bug, match="`one`"):
+                await found.catalogue.refresh("one")
+        assert await found.catalogue.refresh("one")
+        assert await found.catalogue.refresh("two")
+
+
+async def test_lists_that_a_bug_keeps_off_the_disk_are_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offered_file, "save", failing(ValueError("surprise")))
+    async with desk(tmp_path, odd("one")) as found:
+        await found.catalogue.refresh("one")
+        found.catalogue.learned("one")
+        assert await found.catalogue.refresh("one")
+
+
+async def test_bug_while_a_change_settles_leaves_the_next_one_heard(tmp_path: Path) -> None:
+    async with desk(tmp_path, odd("one")) as found:
+        came = anyio.Event()
+
+        def changed(_name: str, _lists: frozenset[str]) -> None:
+            first = not came.is_set()
+            came.set()
+            if first:
+                raise ValueError("surprise")
+
+        found.catalogue.on_changed = changed
+        found.catalogue.noticed("one", ["tools"])
+        with anyio.fail_after(BOUND_S):
+            await came.wait()
+        changes, again = listen(found)
+        found.catalogue.noticed("one", ["tools"])
+        with anyio.fail_after(BOUND_S):
+            await again.wait()
+        assert changes == [("one", frozenset({"tools"}))]
+
+
+async def test_of_a_server_that_was_removed_nothing_is_kept(tmp_path: Path) -> None:
+    one, two = odd("one"), odd("two")
+    async with desk(tmp_path, one, two) as found:
+        for name in ("one", "two"):
+            await found.catalogue.refresh(name)
+        await found.supervisor.reload([two])
+        assert await found.catalogue.gather(["one", "two"])
+        gc.collect()
+        kept = [each for each in gc.get_objects() if isinstance(each, Listing)]
+        assert {each.server for each in kept} == {"two"}
+
+
+async def test_what_a_server_said_before_it_was_removed_is_not_that_of_its_successor(
+    tmp_path: Path,
+) -> None:
+    async with desk(tmp_path, odd("one")) as found:
+        await found.catalogue.refresh("one")
+        await found.supervisor.reload([])
+        with pytest.raises(ServerNotFound):
+            await found.catalogue.refresh("one")
+        await found.supervisor.reload([odd("one", "bare")])
+        (tmp_path / "one.json").unlink(missing_ok=True)
+        assert found.catalogue.get("one") is None
+        offered = await found.catalogue.refresh("one")
+        assert "prompts" not in offered.lists

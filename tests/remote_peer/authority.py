@@ -15,7 +15,7 @@ from mcp.server.auth.provider import (
     construct_redirect_uri,
 )
 from mcp.server.auth.routes import create_auth_routes
-from mcp.server.auth.settings import ClientRegistrationOptions
+from mcp.server.auth.settings import ClientRegistrationOptions, RevocationOptions
 from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from pydantic import AnyHttpUrl
 from starlette.applications import Starlette
@@ -31,6 +31,8 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
     def __init__(self) -> None:
         self.clients: dict[str, OAuthClientInformationFull] = {}
         self.refreshes = 0
+        self.revoked: list[str] = []
+        """What its owners have given back, as far as it was worth something."""
         self.denies = False
         self.lifetime_s = 3600
         self._codes: dict[str, AuthorizationCode] = {}
@@ -101,7 +103,9 @@ class Authority(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken
         return self._access.get(token)
 
     async def revoke_token(self, token: AccessToken | RefreshToken) -> None:
-        self.revoke_all()
+        self.revoked.append(token.token)
+        self._access.pop(token.token, None)
+        self._refresh.pop(token.token, None)
 
     def _given(self, grant: AuthorizationCode | RefreshToken) -> OAuthToken:
         access, refresh = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
@@ -127,7 +131,8 @@ def listening(authority: Authority) -> Listening:
         options = ClientRegistrationOptions(
             enabled=True, valid_scopes=[SCOPE], default_scopes=[SCOPE]
         )
-        routes = create_auth_routes(authority, AnyHttpUrl(origin), None, options)
+        revocation = RevocationOptions(enabled=True)
+        routes = create_auth_routes(authority, AnyHttpUrl(origin), None, options, revocation)
         return Starlette(routes=routes)
 
     return Listening(make_app)

@@ -181,7 +181,7 @@ async def test_row_22_a_line_over_the_cap_is_refused_and_the_session_goes_on(sta
             await asked(hello.strip())
             huge = await asked(wire.request(1, "tools/call", params % (b"x" * 20 * 10**6)))
             legal = await asked(wire.request(2, "tools/call", params % (b"x" * 10**7)))
-    assert json.loads(huge)["id"] is None
+    assert json.loads(huge)["id"] == 1
     assert "too large" in json.loads(huge)["error"]["message"]
     assert json.loads(legal)["id"] == 2
     assert json.loads(legal)["result"]["content"][0]["text"] == "x" * 10**7

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from octave.errors import StartFailed
 from octave.packages.launch import LaunchSpec
-from octave.runtime.masking import MASK, SHORTEST, Mask
+from octave.runtime.masking import LEARNED, MASK, SHORTEST, Mask
 from tests.runtime.fleet import running
 
 TOKEN = 'tok/en+"5é&? x'
@@ -95,6 +95,15 @@ def test_values_that_are_not_utf8_are_hidden() -> None:
 def test_nothing_shows_the_values() -> None:
     assert repr(Mask([TOKEN])).startswith("Mask of ")
     assert Mask([TOKEN]).text(f"it said {TOKEN}") == "it said ***"
+
+
+def test_what_is_learned_is_hidden_and_of_old_tokens_the_last_ones() -> None:
+    mask = Mask([TOKEN])
+    for number in range(LEARNED + 1):
+        # As long as it is in use it is shown again and again.
+        mask.learn(["client-secret", f"token-{number:04}"])
+    said = f"{TOKEN} client-secret token-{LEARNED:04} token-0002 token-0001"
+    assert mask.text(said) == "*** *** *** *** token-0001"
 
 
 letters = st.text("ab\n", max_size=12)

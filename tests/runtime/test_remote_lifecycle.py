@@ -1,18 +1,19 @@
 """A remote server under the supervisor: it dies, comes back, and wants a login."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio.to_thread
 import pytest
 
-from octave.errors import AuthorizationNeeded, RemoteUnreachable
+from octave.errors import AuthorizationNeeded, RemoteUnreachable, StartFailed
 from octave.packages.launch import Endpoint, LaunchSpec, Policy, TokenStore
 from octave.runtime.remote_login import Wish, login
 from tests.remote_peer import authority, server
 from tests.remote_peer.authority import Authority
 from tests.remote_peer.browsing import browser
-from tests.remote_peer.listening import Listening
+from tests.remote_peer.listening import Canned, Listening
 from tests.remote_peer.server import Peer
 from tests.remote_peer.talking import Memory
 from tests.runtime.fleet import call, running
@@ -89,3 +90,25 @@ async def test_what_wants_a_login_fails_until_there_is_one(tmp_path: Path) -> No
             with pytest.raises(AuthorizationNeeded):
                 await call(run["peer"], "echo", text="out")
             assert run["peer"].state == "failed"
+
+
+async def test_what_a_server_says_of_the_login_is_told_and_logged_without_it(
+    tmp_path: Path,
+) -> None:
+    given, tokens = Authority(), Memory()
+    with (
+        authority.listening(given) as issuer,
+        server.listening(Peer(), authority=given, issuer=issuer.origin) as remote,
+    ):
+        spec = spec_of(remote, tokens)
+        assert await anyio.to_thread.run_sync(login, spec, Wish(browser([])))
+        token = json.loads(tokens.text or "")["tokens"]["access_token"]
+        error = json.dumps({"code": -1, "message": f"no {token}"})
+        body = b'{"jsonrpc":"2.0","id":1,"error":%b}' % error.encode()
+        remote.intercept = lambda _: Canned(200, body, {"content-type": "application/json"})
+        async with running(tmp_path, spec) as run:
+            with pytest.raises(StartFailed) as caught:
+                await call(run["peer"], "echo", text="x")
+            assert caught.value.message == "`peer` refused `initialize`: no ***"
+            assert token not in str(run.events)
+        assert token not in (tmp_path / "peer.log").read_text()

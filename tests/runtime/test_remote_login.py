@@ -1,8 +1,10 @@
 """Logging in: a real authorization server, a real MCP server, a browser that consents."""
 
 import json
+import socket
+import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -10,7 +12,8 @@ import pytest
 
 from octave.errors import AuthorizationNeeded, OctaveError, RemoteUnreachable
 from octave.packages.launch import Endpoint, LaunchSpec
-from octave.runtime.remote_login import Wish, login
+from octave.runtime import remote_login, remote_oauth
+from octave.runtime.remote_login import Logout, Wish, login, logout
 from tests.remote_peer import authority, server
 from tests.remote_peer.authority import Authority
 from tests.remote_peer.browsing import browser
@@ -111,13 +114,44 @@ def test_consent_that_is_refused_stores_nothing(remote: Listening, given: Author
     assert tokens.text is None
 
 
-def test_a_callback_with_another_state_is_refused(remote: Listening) -> None:
-    def forge(address: str) -> None:
-        back = parse_qs(urlsplit(address).query)["redirect_uri"][0]
-        browser([])(f"{back}?code=theirs&state=theirs")
+@pytest.mark.parametrize(
+    "forged",
+    [
+        *("{path}?code=theirs&state=theirs", "{path}?code=theirs", "{path}?error=access_denied"),
+        *("{path}?code=theirs&state={state}x", "{path}?state={state}&state={state}&code=theirs"),
+        *("{path}?code=theirs&state=%ff", "/?code=theirs&state={state}", "//[?state={state}", ""),
+    ],
+)
+def test_a_callback_without_the_state_is_no_answer(remote: Listening, forged: str) -> None:
+    statuses: list[bytes] = []
 
-    with pytest.raises(AuthorizationNeeded, match="State parameter mismatch"):
-        login(spec_of(remote, Memory()), Wish(forge))
+    def forge_first(address: str) -> None:
+        asked = parse_qs(urlsplit(address).query)
+        back = urlsplit(asked["redirect_uri"][0])
+        target = forged.format(path=back.path, state=asked["state"][0])
+        statuses.append(answered(back.port or 0, b"GET %b HTTP/1.1\r\n\r\n" % target.encode()))
+        browser([])(address)
+
+    tokens = Memory()
+    # In a thread, as whoever shows it goes on meanwhile.
+    assert login(spec_of(remote, tokens), Wish(in_thread(forge_first)))
+    assert statuses == [b"HTTP/1.1 404 Not Found"]
+    assert tokens.text is not None
+
+
+def test_a_connection_that_says_nothing_holds_up_no_login(
+    remote: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_login, "REQUEST_S", 600.0)
+    silent: list[socket.socket] = []
+
+    def connect_first(address: str) -> None:
+        back = urlsplit(parse_qs(urlsplit(address).query)["redirect_uri"][0])
+        silent.append(socket.create_connection(("127.0.0.1", back.port or 0)))
+        browser([])(address)
+
+    assert login(spec_of(remote, Memory()), Wish(connect_first))
+    silent[0].close()
 
 
 def test_a_login_at_another_machine_without_encryption_is_refused(remote: Listening) -> None:
@@ -125,6 +159,106 @@ def test_a_login_at_another_machine_without_encryption_is_refused(remote: Listen
     point(remote, pointed)
     with pytest.raises(AuthorizationNeeded, match=r"`http://192\.0\.2\.7` is not encrypted"):
         login(spec_of(remote, Memory()), Wish(browser([])))
+
+
+JSON = {"content-type": "application/json"}
+ENDLESS = b'{"access_token":"hush-hush","token_type":"bearer","expires_in":1%b}' % (b"0" * 400)
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "words"),
+    [
+        ("/token", Canned(400, b"\xff"), "its server's answer cannot be read"),
+        ("/token", Canned(200, ENDLESS, JSON), "its server's answer cannot be read"),
+        ("/token", Canned(200, b'{"tok":"hush-hush"}', JSON), "Invalid token response"),
+        ("/token", Canned(400, b"x" * 2000), f"Token exchange failed (400): {'x' * 471}"),
+        ("/register", Canned(201, b'{"client_secret":"hush-hush"}', JSON), "Invalid registration"),
+        ("/register", Canned(201, b"[" * 10_000, JSON), "Invalid registration"),
+    ],
+    ids=["bytes", "endless", "no-token", "page", "no-client", "deep"],
+)
+def test_an_odd_answer_ends_the_login_in_few_words(
+    remote: Listening, issuer: Listening, path: str, answer: Canned, words: str
+) -> None:
+    issuer.intercept = lambda seen: answer if seen.path == path else None
+    tokens = Memory()
+    with pytest.raises(AuthorizationNeeded) as caught:
+        login(spec_of(remote, tokens), Wish(browser([])))
+    told = caught.value.message.partition(" failed: ")[2]
+    assert told.startswith(words)
+    assert len(told) <= 500
+    assert "hush" not in told
+    assert tokens.text is None
+
+
+# Logging out.
+
+
+@pytest.fixture
+def tokens(remote: Listening) -> Memory:
+    """A store with a login in it."""
+    store = Memory()
+    assert login(spec_of(remote, store), Wish(browser([])))
+    return store
+
+
+def test_a_logout_is_told_to_the_authorization_server(
+    remote: Listening, issuer: Listening, given: Authority, tokens: Memory
+) -> None:
+    found = json.loads(tokens.text or "")["tokens"]
+    assert logout(spec_of(remote, tokens)) == Logout(was_logged_in=True, is_revoked=True)
+    assert tokens.text is None
+    assert not tokens.is_locked
+    assert given.revoked == [found["refresh_token"], found["access_token"]]
+    assert logout(spec_of(remote, tokens)) == Logout(was_logged_in=False)
+    assert issuer.count("/revoke") == 2
+
+
+def test_a_login_is_forgotten_where_nobody_is_there_to_be_told(
+    remote: Listening, issuer: Listening, tokens: Memory
+) -> None:
+    issuer.stop()
+    host = issuer.origin.removeprefix("http://")
+    assert logout(spec_of(remote, tokens)) == Logout(was_logged_in=True, untold=host)
+    assert tokens.text is None
+
+
+@pytest.mark.parametrize("status", [503, 400])
+def test_a_login_is_forgotten_where_nobody_wants_to_know(
+    remote: Listening, issuer: Listening, tokens: Memory, status: int
+) -> None:
+    issuer.intercept = lambda _: Canned(status)
+    assert logout(spec_of(remote, tokens)).untold is not None
+    assert tokens.text is None
+
+
+def test_a_login_is_forgotten_where_nobody_answers(
+    remote: Listening, issuer: Listening, tokens: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_oauth, "REVOCATION_S", 0.1)
+    go_on = threading.Event()
+    issuer.intercept = lambda _: Canned(200) if go_on.wait(10) else None
+    assert logout(spec_of(remote, tokens)).untold is not None
+    go_on.set()
+    assert tokens.text is None
+
+
+def test_nobody_is_told_where_that_was_not_announced(
+    remote: Listening, issuer: Listening, tokens: Memory
+) -> None:
+    record = json.loads(tokens.text or "")
+    del record["authorization_server"]["revocation_endpoint"]
+    tokens.write(json.dumps(record))
+    assert logout(spec_of(remote, tokens)) == Logout(was_logged_in=True)
+    assert tokens.text is None
+    assert issuer.count("/revoke") == 0
+
+
+@pytest.mark.parametrize("text", ["no record", '{"version":2}'])
+def test_what_cannot_be_read_is_forgotten_too(remote: Listening, text: str) -> None:
+    store = Memory(text)
+    assert logout(spec_of(remote, store)) == Logout(was_logged_in=True)
+    assert store.text is None
 
 
 def test_a_server_that_is_down_is_unreachable(remote: Listening) -> None:
@@ -137,6 +271,18 @@ def test_a_port_that_is_taken_is_named(remote: Listening) -> None:
     with pytest.raises(OctaveError, match=f"cannot come back to port {remote.port}") as caught:
         login(spec_of(remote, Memory()), Wish(browser([]), port=remote.port))
     assert caught.value.hint == "choose another `--port`"
+
+
+def answered(port: int, request: bytes) -> bytes:
+    """Return the first line of what is answered on that port of this machine."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+        peer.sendall(request)
+        with peer.makefile("rb") as answer:
+            return answer.readline().strip()
+
+
+def in_thread(visit: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda address: threading.Thread(target=visit, args=(address,), daemon=True).start()
 
 
 def fetched(address: str) -> bytes:

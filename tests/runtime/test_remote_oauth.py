@@ -1,6 +1,7 @@
 """The stored login: shown, renewed once for all, and given up when it is worth nothing."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,14 +16,16 @@ from octave.errors import AuthorizationNeeded, RemoteUnreachable
 from octave.home import Home
 from octave.packages.launch import Endpoint, LaunchSpec, TokenStore
 from octave.packages.tokens import Tokens
+from octave.runtime import remote_oauth
+from octave.runtime.remote_guard import refuse_address
 from octave.runtime.remote_login import Wish, login
-from octave.runtime.remote_oauth import Login, refuse_address
+from octave.runtime.remote_oauth import Login
 from tests.remote_peer import authority, server
 from tests.remote_peer.authority import Authority
 from tests.remote_peer.browsing import browser
-from tests.remote_peer.listening import Canned, Listening
+from tests.remote_peer.listening import Canned, Listening, Seen
 from tests.remote_peer.server import Peer
-from tests.remote_peer.talking import Memory, called, talking
+from tests.remote_peer.talking import BOUND_S, Memory, called, talking
 
 pytestmark = pytest.mark.anyio
 
@@ -169,17 +172,161 @@ async def test_a_login_that_is_worth_nothing_is_forgotten(
     assert tokens.text is None
 
 
+@pytest.mark.parametrize("status", [503, 429, 403, 302])
 async def test_a_login_that_cannot_be_renewed_now_is_kept(
-    remote: Listening, issuer: Listening, given: Authority, tokens: Memory
+    remote: Listening, issuer: Listening, given: Authority, tokens: Memory, status: int
 ) -> None:
     given.revoke_access()
-    issuer.intercept = lambda _: Canned(503)
+    issuer.intercept = lambda _: Canned(status)
     async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
         talk.ask("initialize")
         await talk.end()
         assert isinstance(talk.link.failure, RemoteUnreachable)
-        assert "its server answered 503" in talk.link.failure.message
+        assert f"its server answered {status}" in talk.link.failure.message
     assert tokens.text is not None
+
+
+class Slow:
+    """Holds requests for tokens until it is told to go on."""
+
+    def __init__(self, issuer: Listening) -> None:
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+        issuer.intercept = self._hold
+
+    def _hold(self, seen: Seen) -> Canned | None:
+        if seen.path == "/token":
+            self.reached.set()
+            self.go_on.wait(2 * BOUND_S)
+        return None
+
+
+class Noticed(Memory):
+    """A store that tells when it is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str) -> None:
+        super().write(text)
+        self.written.set()
+
+
+async def test_a_renewal_that_hangs_holds_up_no_end_and_what_it_brings_is_kept(
+    remote: Listening, issuer: Listening, given: Authority
+) -> None:
+    tokens = Noticed()
+    await anyio.to_thread.run_sync(logged_in, remote, tokens)
+    tokens.written.clear()
+    before = Login.read(tokens)
+    slow = Slow(issuer)
+    given.revoke_access()
+    with anyio.fail_after(BOUND_S):
+        async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+            talk.ask("initialize")
+            assert await anyio.to_thread.run_sync(slow.reached.wait, BOUND_S)
+    # The link has ended, and nobody else may use the same refresh token meanwhile.
+    assert tokens.is_locked
+    slow.go_on.set()
+    assert await anyio.to_thread.run_sync(tokens.written.wait, BOUND_S)
+    after = Login.read(tokens)
+    assert before is not None and after is not None
+    assert after.access_token != before.access_token
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        await talk.shake_hands()
+    assert given.refreshes == 1
+
+
+async def test_a_renewal_that_nobody_answers_is_given_up_and_the_login_kept(
+    remote: Listening,
+    issuer: Listening,
+    given: Authority,
+    tokens: Memory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remote_oauth, "RENEWAL_S", 0.1)
+    slow = Slow(issuer)
+    given.revoke_access()
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        talk.ask("initialize")
+        await talk.end()
+        assert isinstance(talk.link.failure, RemoteUnreachable)
+        assert "cannot be renewed now: nobody answered" in talk.link.failure.message
+    slow.go_on.set()
+    assert tokens.text is not None
+    assert not tokens.is_locked
+
+
+async def test_a_token_that_is_given_again_is_a_renewal(
+    remote: Listening, issuer: Listening, tokens: Memory
+) -> None:
+    aged(tokens)
+    before = Login.read(tokens)
+    assert before is not None and before.ends_at_s is not None
+    again = {**before.tokens, "expires_in": 3600, "refresh_token": "another"}
+    body = json.dumps(again).encode()
+    issuer.intercept = lambda _: Canned(200, body, {"content-type": "application/json"})
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        await talk.shake_hands()
+    after = Login.read(tokens)
+    assert after is not None and after.ends_at_s is not None
+    assert after.tokens["refresh_token"] == "another"
+    assert after.ends_at_s > before.ends_at_s
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b'"expires_in":1%b' % (b"0" * 400),
+        b'"expires_in":-5',
+        b'"scope":"a\\u2028b"',
+        b'"refresh_token":"\\u2028%b"' % (b"abcdef\\u2028" * 1000),
+    ],
+    ids=["endless", "past", "line", "lines"],
+)
+async def test_an_odd_renewal_is_a_renewal(
+    remote: Listening, issuer: Listening, given: Authority, tokens: Memory, more: bytes
+) -> None:
+    given.revoke_access()
+    body = b'{"access_token":"anew","token_type":"bearer",%b}' % more
+    issuer.intercept = lambda _: Canned(200, body, {"content-type": "application/json"})
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        talk.ask("initialize")
+        await talk.end()
+        assert isinstance(talk.link.failure, AuthorizationNeeded)
+    assert remote.seen[-1].headers["authorization"] == "Bearer anew"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\xff", b"{}", b"[" * 100_000, b"null", b'{"access_token":1}'],
+    ids=["bytes", "empty", "deep", "null", "number"],
+)
+async def test_a_renewal_that_is_none_asks_for_a_login(
+    remote: Listening, issuer: Listening, given: Authority, tokens: Memory, body: bytes
+) -> None:
+    given.revoke_access()
+    issuer.intercept = lambda _: Canned(200, body, {"content-type": "application/json"})
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        talk.ask("initialize")
+        await talk.end()
+        assert isinstance(talk.link.failure, AuthorizationNeeded)
+
+
+@pytest.mark.parametrize("name", ["access_token", "refresh_token"])
+async def test_what_a_server_says_of_a_token_is_shown_without_it(
+    remote: Listening, tokens: Memory, name: str
+) -> None:
+    token = json.loads(tokens.text or "")["tokens"][name]
+    async with talking(f"{remote.origin}/mcp", tokens=tokens) as talk:
+        await talk.shake_hands()
+        remote.intercept = lambda _: Canned(200, b"-", {"content-type": f"text/{token}"})
+        answer = await talk.answer(talk.ask("tools/list"))
+        assert b"answered 200 OK with text/***, which is no MCP" in (answer.error or b"")
+        remote.intercept = lambda _: Canned(302, b"", {"location": f"https://a.example/{token}"})
+        answer = await talk.answer(talk.ask("tools/list"))
+        assert b"Redirect to https://a.example/*** not followed" in (answer.error or b"")
 
 
 async def test_a_record_of_a_newer_format_is_no_login() -> None:
@@ -200,6 +347,9 @@ async def test_a_record_of_a_newer_format_is_no_login() -> None:
         ("https://mcp.example/mcp", "file:///etc/passwd", False),
         ("http://127.0.0.1:9/mcp", "http://127.0.0.1:8/token", True),
         ("http://10.0.0.2/mcp", "http://10.0.0.2/token", True),
+        ("http://10.0.0.2/mcp", "http://10.0.0.3/token", False),
+        ("https://10.0.0.2/mcp", "http://10.0.0.2/token", False),
+        ("https://mcp.example/mcp", "http://mcp.example/token", False),
     ],
 )
 def test_a_login_goes_only_where_it_may(server_url: str, url: str, is_allowed: bool) -> None:

@@ -42,8 +42,13 @@ def test_an_answer_is_seen_as_done_and_nothing_is_seen_of_the_rest() -> None:
 
 
 def test_ids_and_delays_are_seen_so_that_the_stream_can_be_resumed() -> None:
-    _, seen = heard(b"id: 7\nretry: 5\ndata: %b\n\nid: 8\ndata:\n\n" % NOTIFICATION)
-    assert seen == b"id: 7\nretry: 5\n\nid: 8\n\n"
+    _, seen = heard(b"id: 7\nretry: 500\ndata: %b\n\nid: 8\ndata:\n\n" % NOTIFICATION)
+    assert seen == b"id: 7\nretry: 500\n\nid: 8\n\n"
+
+
+def test_of_ids_and_delays_in_one_event_the_last_ones_count() -> None:
+    _, seen = heard(b"id: 1\nretry: 200\nid: 2\nretry: 300\nid: 3\n\n")
+    assert seen == b"id: 3\nretry: 300\n\n"
 
 
 def test_data_of_several_lines_is_one_message_on_one_line() -> None:
@@ -74,6 +79,19 @@ def test_many_lines_together_may_be_over_the_limit_too() -> None:
     found, _ = heard(b"data: %b\n" % (b" " * 99) * 50 + b"\ndata: %b\n\n" % ANSWER)
     assert isinstance(found.lines[0], Oversize)
     assert found.lines[1:] == [ANSWER]
+
+
+def test_many_empty_lines_together_are_over_the_limit_too() -> None:
+    found, _ = heard(b"data:\n" * (LIMIT_BYTES + 2) + b"\ndata: %b\n\n" % ANSWER)
+    assert isinstance(found.lines[0], Oversize)
+    assert found.lines[1:] == [ANSWER]
+
+
+def test_a_message_may_be_as_long_as_the_limit() -> None:
+    message = b'{"jsonrpc":"2.0","id":1,"result":"%b"}'
+    message %= b"x" * (LIMIT_BYTES - len(message) + 2)
+    found, _ = heard(b"data: %b\n\n" % message)
+    assert (len(message), found.lines) == (LIMIT_BYTES, [message])
 
 
 _FIELDS = st.sampled_from(

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -14,6 +15,7 @@ from octave.errors import (
 )
 from octave.packages.launch import Policy
 from octave.runtime import wire
+from octave.runtime.logs import ServerLog
 from octave.runtime.subject import Speaker
 from tests.runtime.fleet import Run, call, is_alive, launch, running
 
@@ -157,3 +159,53 @@ async def test_servers_that_ignore_every_polite_word_are_down_in_time(state: Pat
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 8
     assert not any(is_alive(result["pid"]) for result in started)
+
+
+async def test_a_reload_that_outlasts_the_runtime_adds_nothing_that_nobody_would_end(
+    state: Path,
+) -> None:
+    removed, added = launch(state, "good", name="removed"), launch(state, "good", name="added")
+    told: dict[str, list[str]] = {}
+    async with running(state, removed) as run:
+        await call(run["removed"], "pid")
+
+        async def reload() -> None:
+            told.update(await run.supervisor.reload([added]))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(call, run["removed"], "sleep", s=0.3))
+            await anyio.lowlevel.checkpoint()
+            tasks.start_soon(reload)
+            await anyio.lowlevel.checkpoint()
+            run.supervisor.close()
+    assert told == {"added": [], "removed": ["removed"], "changed": []}
+    assert run.supervisor.servers == {}
+
+
+async def test_a_bug_in_the_task_of_a_server_ends_no_other(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = launch(state, "good")
+    async with running(state, launch(state, "good", name="broken"), good) as run:
+        rest = ServerLog.rest
+
+        def broken(log: ServerLog) -> None:
+            if log is run["broken"]._subject.log:
+                raise ValueError("surprise")
+            rest(log)
+
+        monkeypatch.setattr(ServerLog, "rest", broken)
+        await run.supervisor.stop(["broken"])
+        assert await call(run["good"], "echo", text="fine") == "fine"
+        with pytest.raises(NotRunning), anyio.fail_after(5):
+            await call(run["broken"], "echo")
+
+
+async def test_who_leaves_a_reload_early_leaves_no_process_behind(state: Path) -> None:
+    async with running(state, launch(state, "good")) as run:
+        pid = int(await call(run["good"], "pid"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run.supervisor.reload, [])
+            await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+        assert not is_alive(pid)

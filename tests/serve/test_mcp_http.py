@@ -10,9 +10,10 @@ import anyio
 import httpx
 import pytest
 
+from octave.gateway import bridge
 from octave.runtime import wire
 from octave.runtime.handshake import CAPABILITIES_KEY, MODERN_VERSION, VERSION_KEY
-from octave.serve import mcp_headers, mcp_sessions, sse
+from octave.serve import mcp_sessions, sse
 from tests.serve.mcp_client import (
     BOUND_S,
     HEADERS,
@@ -170,7 +171,7 @@ async def test_row_10_the_version_is_served(client: httpx.AsyncClient) -> None:
 
 
 async def test_row_12_methods_of_the_other_era_do_not_exist(client: httpx.AsyncClient) -> None:
-    for method in sorted(mcp_headers.LEGACY_ONLY):
+    for method in sorted(bridge.NOT_MODERN):
         response = await client.post("/mcp", **modern(method, {}, 12))
         assert verdict(response) == (404, -32601)
         assert response.json()["id"] == 12
@@ -200,6 +201,24 @@ async def test_a_result_that_speaks_of_errors_is_none(
     stage.script = speak
     response = await client.post("/mcp", **modern("x"))
     assert (response.status_code, response.content) == (200, answer)
+
+
+async def test_what_is_nested_deeply_passes(client: httpx.AsyncClient, stage: Stage) -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    error = b'{"message":"no","data":%b,"code":-32601}' % deep
+    said = wire.notification("notifications/x", b'{"a":%b}' % deep)
+
+    async def answer(message: wire.Message, send: Send) -> bytes:
+        if message.method != "x":
+            send(said)
+        return b'{"jsonrpc":"2.0","id":1,"error":%b}' % error
+
+    stage.script = answer
+    response = await client.post("/mcp", **modern("x"))
+    assert (response.status_code, response.content.count(b"[")) == (404, 100_000)
+    async with client.stream("POST", "/mcp", **modern("subscriptions/listen")) as stream:
+        events = await Events(stream).rest()
+    assert [event.data.count("[") for event in events] == [100_000, 100_000]
 
 
 # Requests.
@@ -518,6 +537,25 @@ async def test_every_route_is_guarded(runtime: httpx.AsyncClient) -> None:
             for method in ("GET", "POST", "DELETE"):
                 response = await runtime.request(method, path, headers=headers)
                 assert response.status_code == status
+
+
+async def test_params_that_are_no_object_are_answered_by_whom_they_are_for(
+    runtime: httpx.AsyncClient,
+) -> None:
+    content = b'{"jsonrpc":"2.0","id":1,"method":"%b","params":[1]}'
+    for path, method, said in [
+        # By the server, as without Octave; where there are several, by Octave.
+        ("/mcp/servers/good", b"own/method", (-32601, "Method not found: own/method")),
+        ("/mcp", b"tools/call", (-32602, "`params.name` is missing, or not a string")),
+        ("/mcp", b"resources/read", (-32602, "`params.uri` is missing, or not a string")),
+    ]:
+        headers = await initialize(runtime, path)
+        response = await runtime.post(path, content=content % method, headers=headers)
+        error = response.json()["error"]
+        assert (response.status_code, error["code"], error["message"]) == (200, *said)
+        ask = {"MCP-Protocol-Version": MODERN_VERSION, "Mcp-Method": method.decode()}
+        response = await runtime.post(path, content=content % method, headers=ask)
+        assert verdict(response) == (400, -32602)
 
 
 @pytest.mark.parametrize("mode", ["auto", "legacy", MODERN_VERSION])

@@ -11,6 +11,7 @@ import anyio.lowlevel
 import httpx
 import pytest
 
+from octave.gateway import eras
 from octave.runtime import wire
 from octave.serve import mcp_http, mcp_sessions, sse
 from tests.serve.mcp_client import BOUND_S, HEADERS, Events, Stage, body, initialize, staged
@@ -78,7 +79,7 @@ async def client(stage: Stage, tmp_path: Path) -> AsyncIterator[httpx.AsyncClien
         yield client
 
 
-@pytest.mark.parametrize("version", ["2025-03-26", "2025-06-18", "2025-11-25"])
+@pytest.mark.parametrize("version", eras.LEGACY_VERSIONS)
 async def test_a_session_is_opened_in_each_version(client: httpx.AsyncClient, version: str) -> None:
     headers = await initialize(client, version=version)
     identifier = headers["Mcp-Session-Id"]

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """Answers under wrong ids.
 
-'foreign' is answered only under ids that nobody asked with: another number, the id as a string, as
-a float, null, true, a list and an object; with `ahead` also under the id of the call to come.
+'foreign' is answered only under ids that nobody asked with: another number, the id as a string, a
+fraction more, null, true, a list and an object; with `ahead` also under the id of the call to come.
 'twice' is answered two times, 'repeat' after one more answer to the call before it. 'hold' is
 answered by the next call of any tool, after that one.
 """
@@ -25,7 +25,7 @@ class S(Server):
             self.held = own
             return None
         if name == "foreign":
-            for wrong in (own + 1000, str(own), float(own), None, True, [own], {"id": own}):
+            for wrong in (own + 1000, str(own), own + 0.5, None, True, [own], {"id": own}):
                 answer(wrong, "foreign")
             if args.get("ahead"):
                 answer(own + 1, "foreign")

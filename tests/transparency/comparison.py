@@ -5,7 +5,8 @@ All that an end received must be the same bytes, in the same order, but for what
 - towards the server the ids of requests and the progress tokens are Octave's own, one to one;
 - the ids and tokens of the server's questions may be, towards the client, but not in its answers;
 - of Octave's own, and not compared, are the opening, the lists, subscriptions and pings that a
-  server receives, and its pings that no client need see;
+  server receives, the log level that a further process of it is told, and its pings that no client
+  need see;
 - a cancellation of what is not open goes no further, any other may come after later requests;
 - what Octave says in its own words (`OWN_WORDS`) has the same members, and its own time.
 """
@@ -133,7 +134,7 @@ def as_server(lines: Iterable[bytes], own: Collection[str] = OWN_METHODS) -> lis
     next_place = 0
     for line in lines:
         message = wire.decode(line)
-        if message.method in own:
+        if message.method in own or _tells_a_level(line, message):
             # An id may be used anew, by the next process.
             places.pop(message.id or b"", None)
             continue
@@ -152,6 +153,12 @@ def as_server(lines: Iterable[bytes], own: Collection[str] = OWN_METHODS) -> lis
         found.append((next_place, wire.splice(line, changes)))
         next_place += 1
     return [line for _, line in sorted(found, key=lambda each: each[0])]
+
+
+def _tells_a_level(line: bytes, message: wire.Message) -> bool:
+    """Whether it is Octave who sets a log level: no client writes it as barely."""
+    level = b'{"level":%b}' % member(line, "params", "level")
+    return line == wire.request(message.id or b"", "logging/setLevel", level)
 
 
 def _numbered(place: int) -> bytes:

@@ -14,7 +14,7 @@ from tests.transparency.scripts import Era, Scene
 pytestmark = pytest.mark.anyio
 SCENES = [*scenes.SCENES, *questions.SCENES]
 EACH = [pytest.param(one, era, id=f"{era}-{one.name}") for one in SCENES for era in one.eras]
-DUAL = [scenes.CALLS, scenes.LISTS, scenes.LISTS_CHANGE, scenes.SUBSCRIPTIONS, questions.SCENES[4]]
+DUAL = [each for each in SCENES if len(each.eras) == 2]
 
 
 @pytest.mark.parametrize(("scene", "era"), EACH)
