@@ -191,6 +191,10 @@ class Audience:
         for member in self._of(speaker):
             if member.scope.includes(speaker.name):
                 member.ear.heard(speaker, message)
+        if speaker.era == "modern" and bridge.is_tagged(message):
+            for listen in list(self._listens):
+                if listen.scope.single and self._hears(listen, speaker):
+                    listen.send(bridge.tagged(message, listen.identifier))
 
     def _tell_change(self, method: str, line: bytes, is_shown: Callable[[Scope], bool]) -> None:
         # A session that overflows leaves while it is told.
@@ -202,22 +206,41 @@ class Audience:
                 listen.send(bridge.tagged(wire.decode(line), listen.identifier))
 
     def _tell_update(self, speaker: Speaker, message: wire.Message) -> None:
-        key = (speaker.name, text_of(message.params, "uri") or "")
+        uri = text_of(message.params, "uri") or ""
         plain = bridge.untagged(message) if speaker.era == "modern" else message.line
         for member in self._of(speaker):
-            if key in member.subscriptions and member.scope.includes(speaker.name):
+            is_shown = member.scope.includes(speaker.name)
+            if is_shown and _is_wanted(member.subscriptions, speaker.name, uri):
                 member.ear.updated(plain)
-        owner = speaker.role.owner
         for listen in list(self._listens):
-            is_told = owner is None or owner.session is listen.session
-            if is_told and key in listen.resources and listen.scope.includes(speaker.name):
+            if self._hears(listen, speaker) and _is_wanted(listen.resources, speaker.name, uri):
                 listen.send(bridge.tagged(message, listen.identifier))
+
+    def _hears(self, listen: Listen, speaker: Speaker) -> bool:
+        owner = speaker.role.owner
+        is_told = owner is None or owner.session is listen.session
+        return is_told and listen.scope.includes(speaker.name)
 
     def _of(self, speaker: Speaker) -> list[Member]:
         owner = speaker.role.owner
         if owner is None:
             return list(self._members)
         return [member for member in self._members if member.session is owner.session]
+
+
+def _is_wanted(subscriptions: Collection[tuple[str, str]], server: str, uri: str) -> bool:
+    """Whether one of them is of that resource, or of one that it is a part of.
+
+    "This might be a sub-resource of the one that the client actually subscribed to" (MCP
+    2025-11-25, schema, `ResourceUpdatedNotification`).
+    """
+    if (server, uri) in subscriptions:
+        return True
+    return any(name == server and _is_below(uri, whole) for name, whole in subscriptions)
+
+
+def _is_below(uri: str, whole: str) -> bool:
+    return uri.startswith(whole) and (whole.endswith("/") or uri[len(whole)] in "/?#")
 
 
 def level_named(text: bytes | None) -> str | None:

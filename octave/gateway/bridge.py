@@ -157,6 +157,11 @@ def is_input_required(result: bytes | None) -> bool:
     return text_of(result, "resultType") == "input_required"
 
 
+def is_tagged(message: Message) -> bool:
+    """Whether a notification carries the id of a subscription."""
+    return wire.member(message.params or b"{}", "_meta", SUBSCRIPTION_KEY) is not None
+
+
 def untagged(message: Message) -> bytes:
     """Return a notification of a modern subscription as a line without its subscription's id."""
     meta = wire.member(message.params or b"{}", "_meta")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import anyio
 
 from octave.gateway.eras import Envelope
+from octave.gateway.listing import text_of
 from octave.runtime import wire
 from octave.runtime.handshake import Era, Opening, initialize_params
 from octave.runtime.pending import plain
@@ -65,6 +66,8 @@ class Client:
         self._last_id = 0
         self._late: dict[bytes, None] = {}
         """Ids of what was withdrawn: an answer on its way must not be one to something else."""
+        self._elicitations: dict[str, None] = {}
+        """Ids of those that are completed elsewhere, the latest last."""
         self._looked_at = b"{}"
         self._can_answer = False
         """What `_looked_at` comes to."""
@@ -87,8 +90,9 @@ class Client:
 
     def opening(self, said: Envelope | None) -> Opening:
         """Return how a legacy server is opened for this client alone: as it would do itself."""
-        params = self.params if said is None else initialize_params(said.capabilities)
-        return Opening(params=params)
+        if said is None:
+            return Opening(params=self.params)
+        return Opening(params=initialize_params(said.capabilities, said.client_info))
 
     @property
     def as_envelope(self) -> Envelope:
@@ -112,12 +116,13 @@ class Client:
         if self._is_gone:
             question.refuse(wire.INTERNAL_ERROR, "the client has left")
             return
-        need = NEEDS.get(message.method or "")
-        lacks = need is not None and not announces(self.capabilities, need)
-        if lacks or not self.is_listening:
-            text = f"the client has no `{need}`" if need else f"Method not found: {message.method}"
+        method = message.method or ""
+        lacks = lack(self.capabilities, method, message.params)
+        if lacks is not None or not self.is_listening:
+            text = f"the client has no `{lacks}`" if lacks else f"Method not found: {method}"
             question.refuse(wire.METHOD_NOT_FOUND, text)
             return
+        self._remember(message.params)
         own = message.id or b"null"
         is_kept = keeps_id and self._is_free(plain(own))
         identifier = own if is_kept else self._next_id()
@@ -146,6 +151,7 @@ class Client:
         """
         if self._is_gone:
             raise Gone
+        self._remember(params)
         identifier, done, found = self._next_id(), anyio.Event(), list[Message | None]()
 
         def answered(answer: Message | None) -> None:
@@ -161,6 +167,17 @@ class Client:
         if found[0] is None:
             raise Gone
         return found[0]
+
+    def was_sent_to(self, elicitation: str | None) -> bool:
+        """Whether it was asked to open a URL, for the elicitation of that id."""
+        return elicitation is not None and elicitation in self._elicitations
+
+    def _remember(self, params: bytes | None) -> None:
+        elicitation = text_of(params, "elicitationId")
+        if elicitation is not None:
+            self._elicitations[elicitation] = None
+            if len(self._elicitations) > OPEN_LIMIT:
+                del self._elicitations[next(iter(self._elicitations))]
 
     def answered(self, message: Message) -> None:
         """Take an answer of the client; one to nothing is dropped."""
@@ -216,6 +233,27 @@ class Client:
         return key not in self._asked and key not in self._late
 
 
-def announces(capabilities: bytes, need: str) -> bool:
-    """Whether a client that announced these capabilities has that one."""
-    return wire.member(capabilities, need) not in (None, b"null")
+def announces(capabilities: bytes, *need: str) -> bool:
+    """Whether a client that announced these capabilities has that one, which may lie deeper."""
+    return wire.member(capabilities, *need) not in (None, b"null")
+
+
+def lack(capabilities: bytes, method: str, params: bytes | None) -> str | None:
+    """Return which capability a client lacks that is to be asked that; None when it has them all.
+
+    (MCP 2025-11-25: a client without modes of elicitation shows forms; sampling, tools)
+    """
+    need = NEEDS.get(method)
+    if need is None:
+        return None
+    if not announces(capabilities, need):
+        return need
+    part = None
+    if method == "elicitation/create":
+        part = "url" if text_of(params, "mode") == "url" else "form"
+    elif method == "sampling/createMessage" and announces(params or b"{}", "tools"):
+        part = "tools"
+    if part is None or announces(capabilities, need, part):
+        return None
+    shows_forms = part == "form" and not announces(capabilities, need, "url")
+    return None if shows_forms else f"{need}.{part}"

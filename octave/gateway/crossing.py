@@ -12,7 +12,7 @@ import msgspec
 from octave.errors import StartFailed
 from octave.gateway import bridge, rounds
 from octave.gateway.audience import LEVELS, is_at_least
-from octave.gateway.client import Client, Send
+from octave.gateway.client import Client, Send, announces
 from octave.gateway.listing import text_of
 from octave.gateway.parking import Lot
 from octave.gateway.request import Request
@@ -176,7 +176,9 @@ def _unasked(request: Request) -> Caller:
 
 def _modern_error(request: Request, answer: Message, error: bytes) -> Message:
     elicitations = bridge.url_elicitations(error)
-    if elicitations and request.method in bridge.PARKED:
+    can = b"{}" if request.envelope is None else request.envelope.capabilities
+    is_shown = request.method in bridge.PARKED and announces(can, "elicitation", "url")
+    if elicitations and is_shown:
         asked = (
             b'"elicitation-%d":{"method":"elicitation/create","params":%b}' % (number, params)
             for number, params in enumerate(elicitations, 1)

@@ -11,8 +11,9 @@ import anyio
 import msgspec
 
 from octave.errors import OctaveError, ServerBusy, UsageError
-from octave.gateway.audience import Listen, Member, is_at_least, level_named
-from octave.gateway.client import Client
+from octave.gateway import bridge
+from octave.gateway.audience import LEVELS, Listen, Member, is_at_least, level_named
+from octave.gateway.client import Client, Send
 from octave.gateway.crossing import Crossing
 from octave.gateway.eras import SUBSCRIPTION_KEY, violated
 from octave.gateway.face import FILTER, Face
@@ -23,7 +24,10 @@ from octave.runtime import wire
 from octave.runtime.instance import Instance
 from octave.runtime.interests import ACKNOWLEDGED
 from octave.runtime.server import Server
+from octave.runtime.subject import Speaker
 
+DEFAULT_LEVEL = "info"
+"""For a client that never said, once another one wants more of the same server."""
 SUBSCRIPTIONS_LIMIT = 1024
 """Resources that one session, or one subscription, may want to hear of."""
 
@@ -85,6 +89,65 @@ class Hearing:
             if wish.instance.name == instance.name and wish.instance.role.owner is None:
                 wish.move(instance)
 
+    def places(
+        self, here: Sequence[Request], speaker: Speaker, message: wire.Message
+    ) -> Sequence[Send | None]:
+        """Return where what a server said of itself is said to the client, each place once.
+
+        None stands for the place of what belongs to no request; `here` are the open requests that
+        the process has.
+        """
+        if message.method == "notifications/message":
+            return self._places_of_log(here, speaker, text_of(message.params, "level") or "")
+        is_of_listen = speaker.era == "modern" and bridge.is_tagged(message)
+        era = self._client.era
+        if era is None or (is_of_listen and era == "modern"):
+            # What is told under a subscription is told under those of the client.
+            return ()
+        if not self._is_its_own(speaker, message):
+            return ()
+        # Over HTTP what is said during a call belongs on the stream of that call.
+        return (here[-1].send if here else None,)
+
+    def _places_of_log(
+        self, here: Sequence[Request], speaker: Speaker, level: str
+    ) -> Sequence[Send | None]:
+        found: dict[Send | None, None] = {
+            each.send: None for each in here if self._asked_for(each, speaker, level)
+        }
+        is_told = speaker.era == "legacy" and self._client.is_listening
+        if is_told and self._is_served_by(speaker) and is_at_least(level, self._least(speaker)):
+            asked = [each.send for each in here if each.envelope is None]
+            found[asked[-1] if asked else None] = None
+        return tuple(found)
+
+    def _asked_for(self, request: Request, speaker: Speaker, level: str) -> bool:
+        """Whether log lines of that level belong to the request: in the modern era all do."""
+        least = self._client.level if speaker.era == "modern" else None
+        if request.envelope is not None:
+            least = request.envelope.log_level
+        return least in LEVELS and is_at_least(level, least)
+
+    def _least(self, speaker: Speaker) -> str:
+        if self._client.level is not None:
+            return self._client.level
+        wanted = self._router.audience.most_verbose(speaker.name)
+        return LEVELS[0] if wanted is None else DEFAULT_LEVEL
+
+    def _is_served_by(self, speaker: Speaker) -> bool:
+        return speaker.role.owner is not None or self._crossing.is_served_by(speaker)
+
+    def _is_its_own(self, speaker: Speaker, message: wire.Message) -> bool:
+        """Whether that is for the client, as far as one can know of what is no log line."""
+        if message.method == "notifications/elicitation/complete":
+            sent_to = self._client.was_sent_to(text_of(message.params, "elicitationId"))
+            if sent_to and self._is_served_by(speaker):
+                return True
+        if speaker.role.owner is not None:
+            return True
+        is_shown = self._face.concerns(speaker.name, message)
+        return is_shown and self._crossing.is_served_by(speaker)
+
     async def set_level(self, request: Request) -> bytes:
         """Answer a `logging/setLevel`."""
         level = level_named(request.message.params)
@@ -99,6 +162,8 @@ class Hearing:
             return request.result(b"{}")
         (server,) = self._face.servers()
         instance = await self._instance(request, server)
+        if instance.era == "modern" and level is None:
+            raise UsageError("`params.level` is no log level")
         if instance.era == "modern" or not self._is_most_verbose(instance, level):
             return request.result(b"{}")
         instance.interests.level = level or instance.interests.level
@@ -188,27 +253,57 @@ class Hearing:
         methods = [FILTER[name] for name, value in wanted.items() if name in FILTER and value]
         lists = await self._face.listenable(methods)
         uris, resources = wanted.get("resourceSubscriptions"), list[Wish]()
+        own: list[Instance] = []
         try:
             await self._listen_to(request, uris if isinstance(uris, list) else [], resources)
-            listen = self._listen(request, lists, resources)
+            others = await self._listen_to_others(request, own)
+            listen = self._listen(request, lists, resources, others)
             try:
                 await listen.ended.wait()
             finally:
                 self._router.audience.end(listen)
         finally:
             self._listened_to.difference_update(resources)
+            for instance in own:
+                instance.interests.forget(request)
             with anyio.CancelScope(shield=True):
                 for wish in resources:
                     await wish.instance.interests.unsubscribe(wish.uri)
         return listen_result(request)
 
-    def _listen(self, request: Request, lists: frozenset[str], resources: list[Wish]) -> Listen:
-        """Acknowledge a subscription, and begin it."""
-        accepted: dict[str, object] = {
-            name: True for name, method in FILTER.items() if method in lists
+    async def _listen_to_others(self, request: Request, own: list[Instance]) -> dict[str, bytes]:
+        """Let the server have what nobody here knows of a filter; return what it acknowledges.
+
+        Only one server can be meant by that; its process is added to `own`.
+        """
+        raw = wire.member(request.params, "notifications") or b"{}"
+        known = {*FILTER, "resourceSubscriptions"}
+        others = {
+            name: value
+            for name, value in (bridge.members_of(raw) or {}).items()
+            if name not in known
         }
+        if not others or not self._member.scope.single:
+            return {}
+        (server,) = self._face.servers()
+        instance = await self._instance(request, server)
+        if instance.era != "modern":
+            return {}
+        own.append(instance)
+        return await instance.interests.subscribe_to(request, others)
+
+    def _listen(
+        self,
+        request: Request,
+        lists: frozenset[str],
+        resources: list[Wish],
+        others: Mapping[str, bytes],
+    ) -> Listen:
+        """Acknowledge a subscription, and begin it."""
+        accepted = {name: b"true" for name, method in FILTER.items() if method in lists}
         if resources:
-            accepted["resourceSubscriptions"] = [wish.uri for wish in resources]
+            accepted["resourceSubscriptions"] = wire.text([wish.uri for wish in resources])
+        accepted |= others
         listen = Listen(
             self._member.scope,
             request.id,
@@ -218,7 +313,8 @@ class Hearing:
             self._member.session,
         )
         meta = b'{"%b":%b}' % (SUBSCRIPTION_KEY.encode(), request.id)
-        params = b'{"_meta":%b,"notifications":%b}' % (meta, wire.text(accepted))
+        members = (b"%b:%b" % (wire.text(name), value) for name, value in accepted.items())
+        params = b'{"_meta":%b,"notifications":{%b}}' % (meta, b",".join(members))
         self._say(request.send, wire.notification(ACKNOWLEDGED, params))
         self._router.audience.listen(listen)
         return listen

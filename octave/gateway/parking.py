@@ -17,7 +17,7 @@ import anyio.lowlevel
 
 from octave.errors import OctaveError
 from octave.gateway.bridge import members_of
-from octave.gateway.client import NEEDS, announces
+from octave.gateway.client import NEEDS, lack
 from octave.gateway.eras import Envelope, violated
 from octave.gateway.listing import text_of
 from octave.gateway.request import Request
@@ -88,8 +88,9 @@ class _Parked:
         if self.is_over or need is None:
             question.refuse(wire.METHOD_NOT_FOUND, f"Method not found: {method}")
             return
-        if not announces(self.capabilities, need):
-            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{need}`")
+        lacks = lack(self.capabilities, method, question.message.params)
+        if lacks is not None:
+            question.refuse(wire.METHOD_NOT_FOUND, f"the client has no `{lacks}`")
             return
         self.asked += 1
         key = f"{need}-{self.asked}"

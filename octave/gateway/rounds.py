@@ -12,7 +12,7 @@ import anyio.lowlevel
 
 from octave.errors import OctaveError
 from octave.gateway import bridge
-from octave.gateway.client import NEEDS, Client, Gone, Send, announces
+from octave.gateway.client import NEEDS, Client, Gone, Send, lack
 from octave.gateway.listing import text_of
 from octave.runtime import wire
 from octave.runtime.questions import OPEN_LIMIT
@@ -70,12 +70,12 @@ def _requests(result: bytes, client: Client) -> dict[str, bytes]:
         raise OctaveError(f"the server asks {len(asked)} things at once, more than {OPEN_LIMIT}")
     for request in asked.values():
         method = text_of(request, "method")
-        need = NEEDS.get(method or "")
-        if need is None:
+        if method not in NEEDS:
             shown = "what is no request" if method is None else f"`{method}`"
             raise OctaveError(f"the server asks its client {shown}, which no client knows")
-        if not announces(client.capabilities, need):
-            raise OctaveError(f"the server asks for `{need}`, which the client does not have")
+        lacks = lack(client.capabilities, method, wire.member(request, "params"))
+        if lacks is not None:
+            raise OctaveError(f"the server asks for `{lacks}`, which the client does not have")
     return asked
 
 

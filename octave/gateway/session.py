@@ -16,12 +16,7 @@ import msgspec
 
 from octave.errors import OctaveError, ServerBusy, ServerNotFound
 from octave.gateway import bridge
-from octave.gateway.audience import (
-    LEVELS,
-    Member,
-    Scope,
-    is_at_least,
-)
+from octave.gateway.audience import Member, Scope
 from octave.gateway.client import Client
 from octave.gateway.crossing import Crossing
 from octave.gateway.eras import (
@@ -45,8 +40,6 @@ PASSED = frozenset({"tools/call", "prompts/get", "resources/read", "completion/c
 """What is asked often, and needs nothing but the server to be answered."""
 REQUESTS_LIMIT = 1024
 """A client that opens more at once does not wait for answers; it would only fill the memory."""
-DEFAULT_LEVEL = "info"
-"""For a client that never said, once another one wants more of the same server."""
 
 _log = logging.getLogger(__name__)
 
@@ -193,37 +186,10 @@ class Session:
     def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Take what a server of the scope said of itself."""
         here = [entry.request for entry in self._open.values() if entry.request.holder is speaker]
-        level = None
-        if message.method == "notifications/message":
-            level = text_of(message.params, "level") or ""
-            asked = [each.send for each in here if self._asked_for(each, speaker, level)]
-            for send in dict.fromkeys(asked):
-                self._say(send, message.line)
-        if self._is_for_client(speaker, message, level):
-            # Over HTTP what is said during a call belongs on the stream of that call.
-            sends = [each.send for each in here if level is None or each.envelope is None]
-            self._say(sends[-1] if sends else self._write, message.line)
-
-    def _asked_for(self, request: Request, speaker: Speaker, level: str) -> bool:
-        """Whether log lines of that level belong to the request: in the modern era all do."""
-        least = self._client.level if speaker.era == "modern" else None
-        if request.envelope is not None:
-            least = request.envelope.log_level
-        return least in LEVELS and is_at_least(level, least)
-
-    def _is_for_client(self, speaker: Speaker, message: wire.Message, level: str | None) -> bool:
-        if speaker.role.owner is None and not self._crossing.is_served_by(speaker):
-            return False
-        if level is None:
-            is_own = speaker.role.owner is not None or self._face.concerns(speaker.name, message)
-            return is_own and self._client.era is not None
-        if speaker.era == "modern" or not self._client.is_listening:
-            return False
-        least = self._client.level
-        if least is None:
-            wanted = self._router.audience.most_verbose(speaker.name)
-            least = LEVELS[0] if wanted is None else DEFAULT_LEVEL
-        return is_at_least(level, least)
+        places = self._hearing.places(here, speaker, message)
+        line = bridge.untagged(message) if speaker.era == "modern" else message.line
+        for send in dict.fromkeys(place or self._unasked for place in places):
+            self._say(send, line)
 
     # Lines.
 

@@ -219,6 +219,10 @@ class Connection:
         with contextlib.suppress(ServerBusy, BrokenPipeError):
             self._process.write(line)
 
+    def cancelled(self, message: Message) -> bool:
+        """Take a `notifications/cancelled` of the server; False when it is about none of ours."""
+        return self._pending.cancelled(message)
+
     def be_patient(self, *, is_so: bool) -> None:
         """Let calls take their whole time while the server waits for its client."""
         self._pending.be_patient(is_so=is_so)

@@ -37,12 +37,16 @@ CAPABILITIES_KEY = f"{_PREFIX}clientCapabilities"
 CLIENT_INFO_KEY = f"{_PREFIX}clientInfo"
 
 
-def initialize_params(capabilities: bytes = b"{}") -> bytes:
-    """Return the params of Octave's own `initialize`, which announces raw `capabilities`."""
+def initialize_params(capabilities: bytes = b"{}", client_info: bytes | None = None) -> bytes:
+    """Return the params of an `initialize` that announces raw `capabilities`.
+
+    `client_info`, raw, says whose they are; if it is no object, they are Octave's own.
+    """
+    info = client_info or b""
     return b'{"protocolVersion":"%b","capabilities":%b,"clientInfo":%b}' % (
         PROTOCOL_VERSION.encode(),
         capabilities,
-        CLIENT_INFO,
+        info if info.startswith(b"{") else CLIENT_INFO,
     )
 
 

@@ -48,11 +48,13 @@ class Incoming:
         self._loop = asyncio.get_running_loop()
         self._unread: list[bytes | wire.Oversize] = []
         """What came behind an answer that a task waits for."""
+        self._is_held = False
+        """Such a task has still to run."""
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         lines = self._framer.feed(data)
-        if self._unread:
+        if self._is_held:
             self._unread.extend(lines)
         else:
             self._read(lines)
@@ -64,13 +66,16 @@ class Incoming:
 
     def _read(self, lines: Sequence[bytes | wire.Oversize]) -> None:
         for number, line in enumerate(lines, 1):
-            if self._heard(line) and number < len(lines):
-                # The task that waits for this answer runs first, and one that waits for that task.
+            if self._heard(line):
+                # The task that waits for this answer runs first, and one that waits for that task:
+                # also before what has not come yet.
+                self._is_held = True
                 self._unread.extend(lines[number:])
                 self._loop.call_soon(self._loop.call_soon, self._go_on)
                 return
 
     def _go_on(self) -> None:
+        self._is_held = False
         lines, self._unread = self._unread, []
         self._read(lines)
 

@@ -110,9 +110,14 @@ class Instance:
         is_ending = state.kind == "stopping" and state.after_stop == "stopped"
         return state.kind == "stopped" or is_ending
 
-    def notify(self, line: bytes) -> None:
-        """Pass a client's notification on, as it came; nobody hears it while the server sleeps."""
-        if self._connection is not None:
+    def notify(self, line: bytes, *, wakes: bool = False) -> None:
+        """Pass a client's notification on, as it came.
+
+        One that does not wake it is heard by nobody while it sleeps.
+        """
+        if wakes and self._course.kind == "idle" and not self._is_closing:
+            self._apply(lifecycle.Called())
+        if self._connection is not None or (wakes and self._course.kind == "starting"):
             self._send(line)
 
     def knows_roots_of(self, session: object) -> bool:
@@ -263,7 +268,8 @@ class Instance:
 
     def _heard(self, message: Message) -> None:
         if message.method == "notifications/cancelled":
-            self._questions.cancelled(message)
+            if self._open is None or not self._open.cancelled(message):
+                self._questions.cancelled(message)
         elif message.method == ACKNOWLEDGED:
             self.interests.acknowledged(message)
         else:
@@ -281,6 +287,7 @@ class Instance:
         self._connection = self._open = connection
         self.subject.open.append(connection.greeting.era)
         self.pid = connection.pid or None
+        self.interests.tell(connection)
         for line in self._unsent:
             connection.send(line)
         self._unsent.clear()
@@ -288,12 +295,11 @@ class Instance:
         self._openings.opened(connection.greeting.era)
         self.exchange.has_answered = False
         self._calls.begin()
-        uris = self.interests.uris
         self._apply(lifecycle.Handshook(), {"pid": self.pid})
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, connection)
             tasks.start_soon(self._look_after, connection)
-            tasks.start_soon(self.interests.keep, connection, uris)
+            tasks.start_soon(self.interests.keep, connection)
             while self._course.kind == "ready":
                 await self._pause()
             tasks.cancel_scope.cancel()

@@ -8,16 +8,16 @@ is kept open for all that is wanted, and replaced when that changes (MCP 2026-07
 import contextlib
 import json
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 
 import anyio
 
 from octave.errors import OctaveError
-from octave.runtime import wire
+from octave.runtime import json_text, wire
 from octave.runtime.connection import Connection
+from octave.runtime.pending import LISTEN as LISTEN
 from octave.runtime.wire import Message
 
-LISTEN = "subscriptions/listen"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 TIMEOUT_S = 30.0
 """For a question that servers answer from memory."""
@@ -27,6 +27,7 @@ AGAIN_S, AGAIN_AT_MOST_S = 1.0, 60.0
 """From the end of a subscription to the next: the first time, and the longest pause."""
 OVERLAP_S = 1.0
 """The old subscription ends that long after the new one began: between the two nothing is lost."""
+_SET_LEVEL = "logging/setLevel"
 _KINDS = {
     "tools": "toolsListChanged",
     "prompts": "promptsListChanged",
@@ -53,12 +54,14 @@ class Interests:
         self.level: str | None = None
         """The least severe log level that it was asked for, by whoever wants the most."""
         self._wanted: dict[str, int] = {}
+        self._others: dict[object, Mapping[str, bytes]] = {}
         self._granted: set[str] = set()
+        self._accepted: dict[str, bytes] = {}
         self._answered = anyio.Event()
         self._changed = anyio.Event()
 
     def __bool__(self) -> bool:
-        return bool(self._wanted)
+        return bool(self._wanted or self._others)
 
     def add(self, uri: str) -> None:
         """Count one more who wants it, whom somebody else told the server of."""
@@ -116,6 +119,26 @@ class Interests:
         if self._remove(uri) and connection is not None:
             await self._ask_no_more_for(connection, uri)
 
+    async def subscribe_to(self, owner: object, filters: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Have a modern server tell of what nobody here knows, until `forget` of the same owner.
+
+        `filters` are raw members of a subscription's filter. Returns those that the server has
+        acknowledged, as it did. Raises as `subscribe` does.
+        """
+        if self._live() is None:
+            await self._ready()
+        self._others[owner] = filters
+        answered = self._answered
+        self._poke()
+        with anyio.move_on_after(ACKNOWLEDGED_S):
+            await answered.wait()
+        return {name: value for name, value in self._accepted.items() if name in filters}
+
+    def forget(self, owner: object) -> None:
+        """Take a `subscribe_to` back."""
+        if self._others.pop(owner, None) is not None:
+            self._poke()
+
     async def set_level(self, level: str) -> None:
         """Have the server write log lines of `level` and above, now and after each start."""
         self.level = level
@@ -141,39 +164,43 @@ class Interests:
             await connection.request("resources/unsubscribe", _params(uri), TIMEOUT_S)
 
     async def _ask_for_level(self, connection: Connection) -> None:
+        params = self._level_of(connection)
+        if params is not None:
+            with contextlib.suppress(OctaveError):
+                await connection.request(_SET_LEVEL, params, TIMEOUT_S)
+
+    def _level_of(self, connection: Connection) -> bytes | None:
         # A modern one is told with each request.
         if self.level is None or connection.greeting.era == "modern":
-            return
-        if wire.member(connection.greeting.result, "capabilities", "logging") is not None:
-            params = b'{"level":"%b"}' % self.level.encode()
-            with contextlib.suppress(OctaveError):
-                await connection.request("logging/setLevel", params, TIMEOUT_S)
+            return None
+        if wire.member(connection.greeting.result, "capabilities", "logging") is None:
+            return None
+        return b'{"level":"%b"}' % self.level.encode()
 
-    @property
-    def uris(self) -> list[str]:
-        """The resources whose updates somebody wants."""
-        return list(self._wanted)
+    def tell(self, connection: Connection) -> None:
+        """Tell a server that has just greeted what is wanted, in front of every call.
 
-    async def keep(self, connection: Connection, uris: Iterable[str]) -> None:
-        """Tell a server that has just become ready what is wanted, and what changes about it.
-
-        `uris` are those that were wanted before: of later ones a legacy one is told elsewhere.
+        A modern one learns it from `keep`.
         """
+        level = self._level_of(connection)
+        if level is not None:
+            connection.tell(_SET_LEVEL, level)
+        if connection.greeting.era == "legacy":
+            for uri in self._wanted:
+                connection.tell("resources/subscribe", _params(uri))
+
+    async def keep(self, connection: Connection) -> None:
+        """Keep a modern server's subscription in line with what is wanted."""
         self._granted = set()
         if connection.greeting.era == "modern":
             await self._listen(connection)
-            return
-        await self._ask_for_level(connection)
-        for uri in uris:
-            if uri in self._wanted:
-                with contextlib.suppress(OctaveError):
-                    await self._ask_for(connection, uri)
 
     def acknowledged(self, message: Message) -> None:
         """Take the acknowledgement of a subscription that was opened here."""
-        uris = wire.member(message.params or b"{}", "notifications", "resourceSubscriptions")
+        self._accepted = _members(wire.member(message.params or b"{}", "notifications"))
+        uris = self._accepted.get("resourceSubscriptions", b"[]")
         # Anything but a string may be there: it is not looked for, and must not be hashed.
-        self._granted = set(filter(None, map(_string, wire.elements(uris or b"[]"))))
+        self._granted = set(filter(None, map(_string, wire.elements(uris))))
         self._answered.set()
         self._answered = anyio.Event()
 
@@ -201,14 +228,20 @@ class Interests:
                 before = scope
 
     def _filter(self, discovered: bytes) -> bytes | None:
-        wanted: dict[str, object] = {
-            name: True
+        wanted: dict[str, bytes] = {
+            name: b"true"
             for capability, name in _KINDS.items()
             if wire.member(discovered, "capabilities", capability, "listChanged") == b"true"
         }
         if self._wanted:
-            wanted["resourceSubscriptions"] = list(self._wanted)
-        return json.dumps({"notifications": wanted}).encode() if wanted else None
+            wanted["resourceSubscriptions"] = json.dumps(list(self._wanted)).encode()
+        for filters in self._others.values():
+            for name, value in filters.items():
+                wanted[name] = _union(wanted.get(name), value)
+        if not wanted:
+            return None
+        members = (b"%b:%b" % (wire.text(name), value) for name, value in wanted.items())
+        return b'{"notifications":{%b}}' % b",".join(members)
 
 
 async def _subscribe(connection: Connection, params: bytes, scope: anyio.CancelScope) -> None:
@@ -226,6 +259,20 @@ async def _subscribe(connection: Connection, params: bytes, scope: anyio.CancelS
                 pause_s = AGAIN_S
             await anyio.sleep(pause_s)
             pause_s = min(2 * pause_s, AGAIN_AT_MOST_S)
+
+
+def _union(value: bytes | None, other: bytes) -> bytes:
+    """Return what covers two filters of one name: of lists all elements, else the later one."""
+    if value is None or not (value.startswith(b"[") and other.startswith(b"[")):
+        return other
+    each = dict.fromkeys((*wire.elements(value), *wire.elements(other)))
+    return b"[%b]" % b",".join(each)
+
+
+def _members(text: bytes | None) -> dict[str, bytes]:
+    if text is None or not text.startswith(b"{"):
+        return {}
+    return json_text.members_by_name(text)
 
 
 def _params(uri: str) -> bytes:

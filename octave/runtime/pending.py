@@ -16,6 +16,9 @@ from octave.runtime.questions import Caller
 from octave.runtime.wire import Message
 
 NOBODY = Caller()
+LISTEN = "subscriptions/listen"
+TASKS_LIMIT = 256
+"""Of tasks whose progress is passed on; the oldest go (MCP 2025-11-25, tasks)."""
 FAR_S = 3600.0
 """Further ahead nothing is planned; it is looked again then."""
 
@@ -60,6 +63,8 @@ class Pending:
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._calls: dict[bytes, Call] = {}
+        self._tasks: dict[bytes, Call] = {}
+        """Calls that were answered by a task: their tokens are good for as long as that is."""
         self._last_id = 0
         self._is_patient = False
         self._look: asyncio.TimerHandle | None = None
@@ -91,6 +96,8 @@ class Pending:
         identifier = message.id or b""
         call = self._calls.pop(identifier, None) or self._calls.pop(plain(identifier), None)
         if call is not None:
+            if call.token is not None and _is_task(message.result):
+                self._keep(plain(identifier), call)
             call.done(message)
         elif not self._was_ours(message.id):
             self.strays += 1
@@ -98,8 +105,8 @@ class Pending:
 
     def progressed(self, message: Message) -> None:
         """Take a progress notification of the server: the time of its call starts anew."""
-        token = wire.member(message.params or b"{}", "progressToken") or b""
-        call = self._calls.get(token) or self._calls.get(plain(token))
+        token = plain(wire.member(message.params or b"{}", "progressToken") or b"")
+        call = self._calls.get(token) or self._tasks.get(token)
         if call is None or call.token is None:
             if not self._was_ours(token):
                 self.strays += 1
@@ -107,6 +114,19 @@ class Pending:
         self._start_anew(call)
         line = wire.splice(message.line, {("params", "progressToken"): call.token})
         call.caller.on_message(line)
+
+    def cancelled(self, message: Message) -> bool:
+        """Take a `notifications/cancelled` of the server; False when it is about no request here.
+
+        So it ends a subscription, which is then as good as answered (MCP 2026-07-28,
+        subscriptions).
+        """
+        identifier = plain(wire.member(message.params or b"{}", "requestId") or b"")
+        call = self._calls.get(identifier)
+        if call is None or call.method != LISTEN:
+            return False
+        self.answered(wire.decode(wire.result(identifier, b"{}")))
+        return True
 
     def be_patient(self, *, is_so: bool) -> None:
         """Let no call run out of time without progress while the server waits for its client.
@@ -134,6 +154,11 @@ class Pending:
             self._look.cancel()
             self._look = None
 
+    def _keep(self, link_id: bytes, call: Call) -> None:
+        self._tasks[link_id] = call
+        if len(self._tasks) > TASKS_LIMIT:
+            del self._tasks[next(iter(self._tasks))]
+
     def _start_anew(self, call: Call) -> None:
         restarted_s = self._loop.time() + call.timeout_s
         call.deadline_s = call.ends_at_s if self._is_patient else min(restarted_s, call.ends_at_s)
@@ -157,6 +182,11 @@ class Pending:
         longest = len(str(self._last_id))
         is_number = answer_id is not None and answer_id.isdigit() and len(answer_id) <= longest
         return is_number and 0 < int(answer_id or b"0") <= self._last_id
+
+
+def _is_task(result: bytes | None) -> bool:
+    # A search costs far less than decoding, and nearly every result is none.
+    return result is not None and b'"task' in result and wire.member(result, "task") is not None
 
 
 def plain(identifier: bytes) -> bytes:

@@ -189,7 +189,7 @@ class Server:
             own = [each for each in self._instances if each in own or each.knows_roots_of(session)]
             shared = []
         for each in own or shared:
-            each.notify(line)
+            each.notify(line, wakes=not is_about_roots)
 
     async def ask(self) -> Offered:
         """Ask a process that is up what it offers; if none is, start the first."""

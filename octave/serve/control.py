@@ -108,7 +108,10 @@ class Control:
         async with self._reloading:
             profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(self._runtime.specs())
-            self._router.audience.reloaded(touched, profiles)
+            audience = self._router.audience
+        for name in touched["added"]:
+            self._router.server(name).asker.interests.level = audience.most_verbose(name)
+        audience.reloaded(touched, profiles)
         return touched
 
     async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:

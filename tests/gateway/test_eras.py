@@ -371,7 +371,7 @@ async def test_error_that_asks_for_a_visit_becomes_a_question_and_the_call_is_ma
 ) -> None:
     stage = Stage(tmp_path, {"old": "legacy"})
     async with stage.open():
-        client = await peer(stage, "old", era="modern")
+        client = await peer(stage, "old", era="modern", can={"elicitation": {"url": {}}})
         client.do(1)
         puppet, first = await stage.call("old")
         visit = {"mode": "url", "url": "https://example.com", "elicitationId": "e"}
@@ -392,3 +392,18 @@ async def test_error_that_asks_for_a_visit_becomes_a_question_and_the_call_is_ma
         puppet, third = await stage.call("old")
         puppet.say(wire.error(third.id, bridge.URL_NEEDED, "visit", b'{"elicitations":[7]}'))
         assert (await client.result(3))["code"] == bridge.URL_NEEDED
+
+
+@pytest.mark.anyio
+async def test_error_that_asks_for_a_visit_stays_one_for_who_cannot_be_sent_there(
+    tmp_path: Path,
+) -> None:
+    stage = Stage(tmp_path, {"old": "legacy"})
+    async with stage.open():
+        client = await peer(stage, "old", era="modern", can={"elicitation": {"form": {}}})
+        client.do(1)
+        puppet, call = await stage.call("old")
+        visit = {"mode": "url", "url": "https://example.com", "elicitationId": "e"}
+        data = json.dumps({"elicitations": [visit]}).encode()
+        puppet.say(wire.error(call.id, bridge.URL_NEEDED, "visit", data))
+        assert (await client.result(1))["code"] == bridge.URL_NEEDED
