@@ -82,7 +82,7 @@ class Exchange:
         """
         size_bytes = len(message.line)
         self._refuse_if_full(size_bytes)
-        with self.calls.taking(size_bytes), self.questions.calling(caller):
+        with self.calls.taking(size_bytes):
             return await self._counted(message, changes, caller)
 
     def submit(
@@ -146,9 +146,11 @@ class Exchange:
         try:
             connection = self._live()
             if connection is None or connection.closed.is_set():
-                connection = await self._ready()
+                with self.questions.waiting(caller):
+                    connection = await self._ready()
                 began_s = self.subject.clock.monotonic_s()
-            answer = await self._answer(connection, message, changes, caller)
+            with self.questions.calling(caller):
+                answer = await self._answer(connection, message, changes, caller)
             self.has_answered = True
             failed = answer.result is None or is_error_result(answer.result)
             return answer
@@ -206,7 +208,7 @@ class Exchange:
         """
         began_s, size_bytes = self.subject.clock.monotonic_s(), len(message.line)
         self._refuse_if_full(size_bytes)
-        with self.calls.taking(size_bytes), self.questions.calling(caller):
+        with self.calls.taking(size_bytes), self.questions.waiting(caller):
             try:
                 await self._ready()
             except StartFailed:

@@ -73,7 +73,7 @@ class Instance:
         self._unsent: list[bytes] = []
         self._openings = Openings(subject, role)
         self._probing, self._probe_scope = anyio.Lock(), anyio.CancelScope()
-        self._questions = Questions(role.owner, self._send, self._asked)
+        self._questions = Questions(role.owner, self._send, self._asked, lambda: self._open is None)
         self.exchange = Exchange(
             subject,
             self._calls,

@@ -65,12 +65,19 @@ class Questions:
         owner: whom the process belongs to; None when it serves whoever comes.
         send: takes a line for the server.
         on_open: called with the number of open questions, whenever that changes.
+        is_starting: whether the process has still to greet.
     """
 
     def __init__(
-        self, owner: Caller | None, send: Callable[[bytes], None], on_open: Callable[[int], None]
+        self,
+        owner: Caller | None,
+        send: Callable[[bytes], None],
+        on_open: Callable[[int], None],
+        is_starting: Callable[[], bool] = lambda: False,
     ) -> None:
         self._owner = owner
+        self._is_starting = is_starting
+        self._waiting: dict[Caller, int] = {}
         self._send = send
         self._on_open = on_open
         self._callers: dict[Caller, int] = {}
@@ -91,15 +98,25 @@ class Questions:
         finally:
             self.end_of(caller)
 
+    @contextmanager
+    def waiting(self, caller: Caller) -> Iterator[None]:
+        """Take `caller` as one for whom the process is started, for as long as the block runs.
+
+        He may be meant until it is up, and by no process that was there before.
+        """
+        self._waiting[caller] = self._waiting.get(caller, 0) + 1
+        try:
+            yield
+        finally:
+            _less(self._waiting, caller)
+
     def begin(self, caller: Caller) -> None:
         """Take `caller` as one who may be meant."""
         self._callers[caller] = self._callers.get(caller, 0) + 1
 
     def end_of(self, caller: Caller) -> None:
         """Take back one `begin`."""
-        left = self._callers.pop(caller) - 1
-        if left:
-            self._callers[caller] = left
+        _less(self._callers, caller)
 
     def asked(self, message: Message) -> None:
         """Take a request of the server; it is answered in any case."""
@@ -153,10 +170,17 @@ class Questions:
     def _meant(self, method: str) -> list[Caller]:
         """Return who may be meant: of each session one."""
         # The newest: over HTTP each has a stream of his own, and older ones may be read no more.
-        newest = {id(caller.session or caller): caller for caller in self._callers}
+        callers = self._waiting if self._is_starting() else self._callers
+        newest = {id(caller.session or caller): caller for caller in callers}
         found = list(newest.values())
         if found or self._owner is not None:
             if method == ROOTS and len(found) == 1:
                 self._roots_of = found[0].loose
             return found or [self._owner] if self._owner is not None else found
         return [self._roots_of] if method == ROOTS and self._roots_of is not None else []
+
+
+def _less(callers: dict[Caller, int], caller: Caller) -> None:
+    left = callers.pop(caller) - 1
+    if left:
+        callers[caller] = left

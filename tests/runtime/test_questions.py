@@ -17,7 +17,8 @@ class Process:
         self.told: list[wire.Message] = []
         self.open: list[int] = []
         """How many questions were open, whenever that changed."""
-        self.questions = Questions(owner, self._hear, self.open.append)
+        self.is_starting = False
+        self.questions = Questions(owner, self._hear, self.open.append, lambda: self.is_starting)
 
     def _hear(self, line: bytes) -> None:
         self.told.append(wire.decode(line))
@@ -63,6 +64,24 @@ def code(answer: wire.Message | None) -> int | None:
 
 
 # Who is meant.
+
+
+def test_process_that_is_up_asks_nobody_who_waits_for_the_next_one() -> None:
+    process, one, other = Process(), Session(), Session()
+    with process.questions.waiting(other.caller()):
+        assert code(process.ask()) == wire.METHOD_NOT_FOUND
+        with process.questions.calling(one.caller()):
+            assert process.ask(b"2") is None
+    assert (len(one.asked), len(other.asked)) == (1, 0)
+
+
+def test_process_that_starts_asks_him_who_waits_for_it() -> None:
+    process, one = Process(), Session()
+    process.is_starting = True
+    with process.questions.waiting(one.caller()):
+        assert process.ask() is None
+    assert len(one.asked) == 1
+    assert code(process.ask(b"2")) == wire.METHOD_NOT_FOUND
 
 
 def test_the_only_one_with_a_call_is_asked() -> None:
