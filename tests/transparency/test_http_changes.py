@@ -12,8 +12,8 @@ import anyio.abc
 import httpx
 import pytest
 
-from tests.gateway.test_gaps_changes import CHANGING, SUBSCRIBE, tags, told
-from tests.gateway.test_gaps_levels import LEVELS, LOUD, heard, set_level
+from tests.gateway.test_list_changes import CHANGING, SUBSCRIBE, tags, told
+from tests.gateway.test_log_levels import LEVELS, LOUD, heard, set_level
 from tests.serve.running import home_workspace, running
 from tests.transparency import scenes
 from tests.transparency.conversation import PROBE, Probe, Talk

@@ -6,7 +6,7 @@ import pytest
 
 from octave.runtime import wire
 from tests.gateway.conversation import desk
-from tests.gateway.test_gaps_changes import begin
+from tests.gateway.test_list_changes import begin
 from tests.transparency.comparison import member
 from tests.transparency.conversation import Probe, Talk
 from tests.transparency.scripts import Era, Script, answer, ask, both, filled, fresh

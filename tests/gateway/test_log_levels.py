@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conversation import desk
-from tests.gateway.test_gaps_changes import DONE, begin
+from tests.gateway.test_list_changes import DONE, begin
 from tests.transparency import scenes
 from tests.transparency.comparison import member
 from tests.transparency.conversation import Probe, Talk

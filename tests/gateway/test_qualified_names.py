@@ -9,7 +9,7 @@ import pytest
 from octave.gateway.naming import LIMIT_CHARS, qualified
 from octave.runtime import wire
 from tests.gateway.conversation import desk
-from tests.gateway.test_gaps_changes import begin
+from tests.gateway.test_list_changes import begin
 from tests.transparency.comparison import member
 from tests.transparency.conversation import Probe, Talk
 from tests.transparency.scripts import Era, Scene, answer, ask, both, filled, fresh, text

@@ -7,8 +7,8 @@ import pytest
 from octave.runtime import interests
 from tests.gateway.asking import Asker, peer, until
 from tests.gateway.conversation import desk, error_code
-from tests.gateway.test_gaps_changes import begin, begin_listening, called
-from tests.gateway.test_gaps_levels import set_level
+from tests.gateway.test_list_changes import begin, begin_listening, called
+from tests.gateway.test_log_levels import set_level
 from tests.transparency.conversation import Probe
 from tests.transparency.scripts import PREFIX, Scene, error, text
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conversation import desk
-from tests.gateway.test_gaps_changes import begin
-from tests.gateway.test_gaps_levels import LEVELS, heard
+from tests.gateway.test_list_changes import begin
+from tests.gateway.test_log_levels import LEVELS, heard
 from tests.transparency import scenes
 from tests.transparency.conversation import Probe, Talk
 from tests.transparency.scripts import Era, both, call, filled, notify, text
