@@ -25,6 +25,7 @@
     ├── IntegrityFailed         integrity_failed    7
     │   └── LockStale           lock_stale          7
     ├── NotTrusted              not_trusted         7
+    ├── NotApproved             not_approved        7
     ├── RegistryUnreachable     registry_unreachable 8
     ├── Locked                  locked              9
     ├── Interrupted             interrupted         130
@@ -243,6 +244,16 @@ class NotTrusted(OctaveError):
     """A manifest outside the home was not trusted yet, or changed since."""
 
     code = "not_trusted"
+    exit_code = 7
+
+
+class NotApproved(OctaveError):
+    """A tool's definition is not the one that was approved, and the manifest blocks such tools.
+
+    `details` hold server, tool, what is different (`finding`) and the lines of a `diff`.
+    """
+
+    code = "not_approved"
     exit_code = 7
 
 

@@ -8,9 +8,11 @@ lockfile and its state: the home itself, or a project with its state in `.octave
 
     octave.toml octave.lock    a person's own, 0644: meant to be committed
     secrets.toml               a person's own, 0600; each key on its own is Octave's
+    keyring.json               which secrets the system's keyring has; their names only
     workspaces.json clients.json stopped.json      what Octave remembers
     catalogue/NAME.json        what a server offers; also without its file, after asking again
     servers/*/*/record.json    makes a version installed; its folder is renamed into place
+    servers/*/*/pin.lock offered.json              what a return to that version takes
     run/token run/runtime.json run/ID.run          of one runtime, and gone with it
     README .gitignore, and the configuration files of AI tools
 
@@ -61,17 +63,17 @@ def atomic_write(path: Path, content: bytes, mode: int = 0o600) -> None:
 
 
 def _replace(target: Path, content: bytes, mode: int) -> None:
-    descriptor, temporary = _temporary(target, mode)
+    descriptor, partial = temporary(target, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            temporary.replace(target)
+            partial.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            partial.unlink()
         raise
 
 
@@ -101,9 +103,12 @@ def _sweep_away(path: str) -> None:
         os.close(descriptor)
 
 
-def _temporary(target: Path, mode: int) -> tuple[int, Path]:
-    """Return a new file beside `target`, open and locked: whoever holds the lock is alive."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+def temporary(target: Path, mode: int) -> tuple[int, Path]:
+    """Return a new file beside `target`, open for both, and locked: whoever holds it is alive.
+
+    `sweep` removes it once nobody does.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     while True:
         path = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
         descriptor = os.open(path, flags, mode)
@@ -212,6 +217,11 @@ class Home:
     def secrets(self) -> Path:
         """secrets.toml, where no keyring works."""
         return self.root / "secrets.toml"
+
+    @property
+    def keyring(self) -> Path:
+        """keyring.json: names of the secrets that lie in the system's keyring."""
+        return self.root / "keyring.json"
 
     def prepare(self) -> None:
         """Create the home and its README, and sweep it; idempotent.

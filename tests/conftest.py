@@ -20,6 +20,8 @@ def no_real_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("OCTAVE_HOME", str(home / ".octave"))
     monkeypatch.delenv("OCTAVE_MANIFEST", raising=False)
+    # Nor is the keyring of whoever runs the tests written to.
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     return home
 
 

@@ -14,11 +14,12 @@ import typer
 from octave.cli import render
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
-from octave.clients import connect
-from octave.clients.connect import Change, Connection
+from octave.clients import connect, journal
+from octave.clients.document import Change, Connection
 from octave.clients.table import CLIENTS, Client, Scope, command, words
 from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
 from octave.home import Workspace
+from octave.packages.secrets import Secrets
 
 _Outcomes = Sequence[tuple[str, Change | OctaveError]]
 """What became of each id."""
@@ -113,30 +114,57 @@ def remove(
     return _report(terms, scope.value, outcomes, dry_run=dry_run)
 
 
+@client.command("undo")
+def undo(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", autocompletion=client_ids)
+    ] = None,
+    *,
+    dry_run: DryRun = False,
+) -> int:
+    """Take back the last change of their files: an entry, or an import."""
+    terms = manners(context)
+    for name in ids or ():
+        tool_of(name)
+    home = terms.workspace(may_be_missing=True).home
+    outcomes = journal.undo(home, Secrets(home).get, ids or (), dry_run=dry_run)
+    return _report(terms, "user", outcomes, dry_run=dry_run)
+
+
 def _each(
     ids: list[str], scope: Scope, terms: Manners, act: Callable[[Connection], Change]
 ) -> _Outcomes:
     outcomes: list[tuple[str, Change | OctaveError]] = []
     for name in dict.fromkeys(ids):
         try:
-            outcomes.append((name, act(_connection(_tool(name), scope, terms))))
+            outcomes.append((name, act(_link(tool_of(name), scope, terms))))
         except OctaveError as error:
             outcomes.append((name, error))
     return outcomes
 
 
-def _tool(name: str) -> Client:
+def tool_of(name: str) -> Client:
+    """Return the AI tool of that id.
+
+    Raises:
+        NotFound: there is none; the hint has near ones.
+    """
     if name not in CLIENTS:
         hint = did_you_mean(name, CLIENTS) or "octave client list"
         raise NotFound(f"there is no AI tool `{name}`", hint=hint)
     return CLIENTS[name]
 
 
-def _connection(tool: Client, scope: Scope, terms: Manners) -> Connection:
+def connection_of(tool: Client, scope: Scope, workspace: Workspace) -> Connection:
+    """Return the tool's file of that scope, with Octave's entry leading to `workspace`.
+
+    Raises:
+        UsageError: the tool has no such scope, or the user no home folder.
+    """
     place = tool.places.get(scope)
     if place is None:
         raise UsageError(f"{tool.title} has no {scope} scope")
-    workspace = _workspace(scope, terms)
     try:
         folder = Path.home() if scope == "user" else Path.cwd()
     except RuntimeError as error:
@@ -146,14 +174,21 @@ def _connection(tool: Client, scope: Scope, terms: Manners) -> Connection:
     return Connection(tool, file, place.lock_suffix, lead, workspace.home)
 
 
-def _workspace(scope: Scope, terms: Manners) -> Workspace:
-    # An entry for all projects must not depend on the folder one happens to stand in.
-    return (replace(terms, home_only=True) if scope == "user" else terms).workspace()
+def terms_of(scope: Scope, terms: Manners) -> Manners:
+    """Return `terms` for an entry of that scope.
+
+    One for all projects must not depend on the folder one happens to stand in.
+    """
+    return replace(terms, home_only=True) if scope == "user" else terms
+
+
+def _link(tool: Client, scope: Scope, terms: Manners) -> Connection:
+    return connection_of(tool, scope, terms_of(scope, terms).workspace())
 
 
 def _seen(tool: Client, terms: Manners) -> dict[str, Any]:
     """Return the row of one tool, with the file that is connected, else the first."""
-    links = [_connection(tool, scope, terms) for scope in tool.places]
+    links = [_link(tool, scope, terms) for scope in tool.places]
     row = {
         "id": tool.id,
         "title": tool.title,
@@ -206,6 +241,8 @@ def _tell_change(terms: Manners, name: str, scope: Scope, change: Change, *, dry
     if diff and not terms.quiet:
         tell(diff)
     write(f"{change.status} {name} {safe(str(change.file))}")
+    for note in change.notes:
+        tell(f"note: {safe(note)}")
     if change.status in {"added", "updated"} and not terms.quiet:
         for note in _notes(terms, name, scope, change):
             tell(safe(note))
@@ -216,7 +253,7 @@ def _notes(terms: Manners, name: str, scope: Scope, change: Change) -> Iterator[
     if change.backup:
         yield f"backup: {change.backup}"
     manifest = terms.workspace().manifest
-    if scope == "user" and manifest != _workspace(scope, terms).manifest:
+    if scope == "user" and manifest != terms_of(scope, terms).workspace().manifest:
         yield f"note: `{manifest}` is not part of it; for this folder add --scope project"
     first, (ours, *more) = shutil.which("octave"), words(sys.executable)
     if first and not more and not Path(first).samefile(ours):
@@ -225,11 +262,13 @@ def _notes(terms: Manners, name: str, scope: Scope, change: Change) -> Iterator[
 
 
 def _as_json(name: str, result: Change | OctaveError, *, dry_run: bool) -> dict[str, Any]:
-    row = {"id": name, "status": "failed", "file": None, "diff": "", "backup": None}
+    row: dict[str, Any] = {"id": name}
+    row |= {"status": "failed", "file": None, "diff": "", "backup": None, "notes": []}
     error = None
     if isinstance(result, OctaveError):
         error = result.as_json()
     else:
         row |= {"status": result.status, "file": str(result.file), "diff": result.diff}
+        row["notes"] = list(result.notes)
         row |= {"backup": str(result.backup) if result.backup else None}
     return {**row, "dryRun": dry_run, "error": error}

@@ -67,6 +67,17 @@ def registry_names(incomplete: str) -> list[str]:
     return _beginning(Registry(bundled_folder()).names(), incomplete)
 
 
+def registry_ids(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the registries of this workspace, and the official one, that begin so."""
+    from octave.packages import manifest
+
+    try:
+        known = manifest.load(manners(context).workspace().manifest).registries
+    except OctaveError:
+        known = {}
+    return _beginning(dict.fromkeys(["official", *known]), incomplete)
+
+
 def tool_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the tools of the server already typed that begin with `incomplete`."""
     try:

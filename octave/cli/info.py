@@ -1,5 +1,6 @@
 """`info`: what the registry knows about a server, and what of it is installed."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -8,24 +9,27 @@ import typer
 from octave.cli import render
 from octave.cli.completion import registry_names
 from octave.cli.options import manners
-from octave.cli.output import safe, write, write_json
-from octave.errors import ServerNotFound
+from octave.cli.output import safe, tell, write, write_json
+from octave.cli.site import RegistryOption
+from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound
 from octave.home import Workspace
 from octave.packages import info as facts
-from octave.packages import manifest, store, workspaces
+from octave.packages import lockfile, manifest, store, workspaces
+from octave.packages.info import BUNDLED
+from octave.packages.registries import of_workspace
 from octave.packages.registry import Registry, bundled_folder
 
 
 def info(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=registry_names)],
+    *,
+    registry: RegistryOption = None,
 ) -> int:
-    """Show everything the registry knows about a server."""
+    """Show everything the registries know about a server."""
     terms = manners(context)
     workspace = terms.workspace()
-    known = _described(name)
-    if known is None and name not in manifest.load(workspace.manifest).servers:
-        Registry(bundled_folder()).get(name)
+    known = _described(workspace, name, registry)
     found = {**(known or {"name": name}), "installed": _installed(workspace, name)}
     if terms.as_json:
         write_json(found)
@@ -42,6 +46,8 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
     for line in (found.get("description"), *(f"note: {note}" for note in found.get("notes", ()))):
         if line:
             yield line
+    if found.get("deleted"):
+        yield f"deleted from its registry: {found['deleted']}"
     yield ""
     yield from _installed_lines(found)
     for package in found.get("packages", ()):
@@ -50,7 +56,10 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
     for remote in found.get("remotes", ()):
         yield ""
         yield f"remote {remote['url']} ({remote['transport']})"
-    facts_lines = [
+    facts_lines = []
+    if found.get("registry", BUNDLED) != BUNDLED:
+        facts_lines.append(f"registry: {found['registry']}, as {found['registryName']}")
+    facts_lines += [
         f"{key}: {', '.join(value) if isinstance(value, list) else value}"
         for key in ("license", "categories", "repository", "website")
         if (value := found.get(key))
@@ -114,16 +123,43 @@ def _tested(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _described(name: str) -> dict[str, Any] | None:
-    registry = Registry(bundled_folder())
+def _described(workspace: Workspace, name: str, also: str | None) -> dict[str, Any] | None:
+    """Return what is known of `name`; None for a server of one's own that no registry knows.
+
+    Raises:
+        ServerNotFound, Ambiguous, RegistryUnreachable: it is neither.
+    """
+    bundled = Registry(bundled_folder())
+    known = of_workspace(workspace, also=also, warn=_warn)
+    if ":" in name:
+        kind, _, package = name.partition(":")
+        return facts.describe(bundled.find_package(kind, package) or bundled.get(name))
+    if name not in manifest.load(workspace.manifest).servers:
+        return facts.describe(known.get(name))
+    # Another server of the same name could be in any registry on the network.
+    with contextlib.suppress(ServerNotFound):
+        return facts.describe(bundled.get(name))
+    full_name = _registry_name(workspace, name)
     try:
-        if ":" in name:
-            kind, _, package = name.partition(":")
-            entry = registry.find_package(kind, package)
-            return facts.describe(entry) if entry else None
-        return facts.describe(registry.get(name))
+        return facts.describe(known.get(full_name)) if full_name else None
     except ServerNotFound:
         return None
+    except RegistryUnreachable as error:
+        _warn(error.message)
+        return None
+
+
+def _warn(text: str) -> None:
+    tell(f"warning: {safe(text)}")
+
+
+def _registry_name(workspace: Workspace, server: str) -> str:
+    """Return the full name under which a registry had the installed `server`; may be empty."""
+    try:
+        pin = lockfile.read(workspace.lockfile).pins.get(server)
+    except IntegrityFailed:
+        return ""
+    return pin.registry_name if pin else ""
 
 
 def _installed(workspace: Workspace, name: str) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """`list`: the servers of a workspace, running or not."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -16,8 +16,19 @@ from octave.remote import Remote
 from octave.serve import claim
 
 
-def list_servers(context: typer.Context) -> int:
+def list_servers(
+    context: typer.Context,
+    *,
+    outdated: Annotated[
+        bool, typer.Option("--outdated", help="Only those with newer versions, as `outdated`.")
+    ] = False,
+) -> int:
     """List the servers of this workspace, running or not."""
+    if outdated:
+        # Imported late: whoever only lists asks no registry.
+        from octave.cli.outdated import outdated as list_outdated
+
+        return list_outdated(context)
     terms = manners(context)
     workspace = terms.workspace()
     wanted = manifest.load(workspace.manifest)

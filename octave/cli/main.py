@@ -30,13 +30,31 @@ from octave.errors import Bug, Interrupted, OctaveError, UsageError, nearest
 from octave.home import Home
 
 VERBS: Mapping[str, str] = {
+    "search": "search:search_servers",
+    "info": "info:info",
     "install": "packages:install",
+    "add": "add:add",
     "uninstall": "packages:uninstall",
     "list": "listing:list_servers",
-    "info": "info:info",
+    "outdated": "outdated:outdated",
+    "update": "update:update",
+    "rollback": "update:rollback",
+    "pin": "change:pin",
+    "unpin": "change:unpin",
     "lock": "packages:lock",
+    "approve": "approve:approve_tools",
+    "audit": "audit:audit_servers",
+    "set": "change:set_keys",
+    "enable": "change:enable",
+    "disable": "change:disable",
+    "edit": "edit:edit",
+    "clean": "clean:clean",
+    "init": "edit:init",
     "trust": "packages:trust",
+    "secret": "secret:secret",
     "auth": "auth:auth",
+    "registry": "registry:registry",
+    "import": "takeover:import_servers",
     "serve": "serve:serve",
     "shutdown": "runtime:shutdown",
     "start": "runtime:start",
@@ -53,7 +71,13 @@ VERBS: Mapping[str, str] = {
 }
 """Each verb and the function that is it: `MODULE:FUNCTION` in this package."""
 
-ALIASES: Mapping[str, str] = {"i": "install", "ls": "list", "rm": "uninstall", "ps": "status"}
+ALIASES: Mapping[str, str] = {
+    "i": "install",
+    "ls": "list",
+    "rm": "uninstall",
+    "ps": "status",
+    "up": "update",
+}
 
 _CLICK_ERROR: Any = typer.BadParameter.__mro__[2]
 """Typer carries its own click and exports only this leaf of its usage errors."""

@@ -68,6 +68,8 @@ def tell_error(error: OctaveError, *, as_json: bool) -> None:
     tell(f"error: {_indented(error.message)}")
     for line in error.details.get("stderrTail") or []:
         tell(f"  | {_indented(str(line))}")
+    for line in error.details.get("diff") or []:
+        tell(f"  {_indented(str(line))}")
     if error.hint:
         tell(f"hint: {_indented(error.hint)}")
 

@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from octave.errors import CallTimedOut, RuntimeNotRunning
+from octave.cli.output import safe, tell
+from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning, from_json
 from octave.home import Workspace
 from octave.remote import Remote
 
@@ -47,6 +48,42 @@ def reach(workspace: Workspace) -> Iterator[Runtime]:
         return
     with remote:
         yield remote
+
+
+def reload(workspace: Workspace) -> None:
+    """Let a running runtime read the manifest anew; without one nothing needs to be done."""
+    try:
+        with Remote.connect(workspace) as remote:
+            remote.request("octave/reload", {})
+    except RuntimeNotRunning:
+        return
+    except OctaveError as error:
+        # What is on disk is done and right; only the runtime does not know it yet.
+        tell(f"warning: the running runtime did not take it over: {safe(error.message)}")
+
+
+def swap(workspace: Workspace, name: str) -> None:
+    """As `reload`, for a server that has another version; have it up again where it was up.
+
+    Calls in flight end with the process they began with, later ones wait for the new one.
+
+    Raises:
+        OctaveError: the runtime did not take it over, or the server does not come up in it.
+    """
+    try:
+        with Remote.connect(workspace) as remote:
+            servers = remote.request("octave/status", {})["servers"]
+            was_up = any(s["name"] == name and s["state"] in _UP for s in servers)
+            remote.request("octave/reload", {})
+            if was_up:
+                (result,) = remote.request("octave/start", {"names": [name]})["results"]
+                if "error" in result:
+                    raise from_json(result["error"])
+    except RuntimeNotRunning:
+        return
+
+
+_UP = frozenset(("starting", "ready"))
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Tables and progress on a terminal. The only importer of rich.
+"""Tables and progress on a terminal. The only importer of rich, loaded when it is first used.
 
 Foreign text goes through `safe` and into `Text`, never into markup.
 """
@@ -9,16 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from octave.cli.output import safe, tell
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Write a table to stdout; in a pipe nothing is cut and nothing is coloured."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     terminal = sys.stdout.isatty()
     width = None if terminal else max(200, *(sum(map(len, row)) + 3 * len(row) for row in rows))
     console = Console(file=sys.stdout, width=width, highlight=False)
@@ -34,17 +34,24 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Show the current step of longer work on stderr; yield the function that names the step.
 
-    A terminal gets a spinner with the time; elsewhere each step is a line, unless `quiet`.
+    A terminal gets a spinner with the time; elsewhere each step is a line, unless `quiet`. An
+    empty step hides the spinner: else it would be drawn over a question.
     """
     if quiet:
         yield lambda _: None
     elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
         console = Console(stderr=True)
         status = console.status("")
         began = time.monotonic()
 
         def show(step: str) -> None:
             # Not before the first step: a question may come first, and would be drawn over.
+            if not step:
+                status.stop()
+                return
             status.update(Text(f"{safe(step)} ({time.monotonic() - began:.0f} s)"))
             status.start()
 
@@ -53,7 +60,7 @@ def progress(*, quiet: bool) -> Iterator[Callable[[str], None]]:
         finally:
             status.stop()
     else:
-        yield lambda step: tell(safe(step))
+        yield lambda step: tell(safe(step)) if step else None
 
 
 def size(count_bytes: float | None) -> str:

@@ -212,6 +212,12 @@ def _show_status(found: dict[str, Any], names: list[str]) -> None:
     if found["servers"]:
         render.table(_HEADINGS + _FIGURES, [_status_row(server) for server in found["servers"]])
     for server in found["servers"]:
+        if server.get("unapproved"):
+            waiting = render.count(server["unapproved"], "tool definition")
+            tell(
+                f"warning: {waiting} of `{server['name']}` not approved: "
+                f"`octave approve {server['name']}`"
+            )
         if server["name"] in names:
             _show_availability(server)
         _show_last_error(server)

@@ -29,9 +29,16 @@ from octave.errors import (
 )
 from octave.home import Workspace
 from octave.packages import manifest, workspaces
-from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.manifest import Manifest
 from octave.remote import Remote
 
+APPROVAL_MARKS = {
+    "new": "not approved yet",
+    "changed": "changed since it was approved",
+    "annotations": "annotations changed since it was approved",
+    "unreadable": "cannot be approved, as it reads in two ways",
+}
+"""By the words of `_approval`."""
 TIMEOUT_S = 60.0
 """A person at a terminal waits no longer without having said so."""
 
@@ -57,6 +64,8 @@ def tools(
         write(_line(signature(str(name), tool.get("inputSchema"))))
         if "_problem" in tool:
             write(f"    not shown to AI tools: {_line(str(tool['_problem']))}")
+        if "_approval" in tool:
+            write(f"    {APPROVAL_MARKS[tool['_approval']]}: `octave approve {tool['server']}`")
         summary = str(tool.get("description") or "").strip().partition("\n")[0]
         if summary:
             write(f"    {_line(summary)}")
@@ -149,19 +158,20 @@ def _known_tools(
     except RuntimeNotRunning:
         workspaces.require_trust(workspace, wanted)
     names = [server] if server else [each.name for each in wanted.servers.values() if each.enabled]
-    return [tool for name in names for tool in _kept_tools(workspace, wanted.servers[name])]
+    return [tool for name in names for tool in _kept_tools(workspace, wanted, name)]
 
 
-def _kept_tools(workspace: Workspace, entry: ServerEntry) -> list[dict[str, Any]]:
+def _kept_tools(workspace: Workspace, wanted: Manifest, server: str) -> list[dict[str, Any]]:
     """Return what the catalogue on disk has, in the runtime's form."""
     from octave.gateway import schemas
     from octave.gateway.listing import listing
     from octave.gateway.naming import qualified
+    from octave.packages import approvals
     from octave.packages.launch import ToolFilter
     from octave.packages.offered import Offered
     from octave.runtime import wire
 
-    server = entry.name
+    entry = wanted.servers[server]
     try:
         kept = wire.member(workspace.catalogue(server).read_bytes(), "lists", "tools") or b"[]"
         items = wire.elements(kept)
@@ -169,12 +179,14 @@ def _kept_tools(workspace: Workspace, entry: ServerEntry) -> list[dict[str, Any]
     except (OSError, ValueError, RecursionError):
         return []
     shown = ToolFilter(entry.tools_allow, entry.tools_deny)
-    known = listing(server, Offered(b"{}", {"tools": tuple(items)}), shown)
+    approved = approvals.of_catalogue(workspace, server, wanted.settings.definitions)
+    known = listing(server, Offered(b"{}", {"tools": tuple(items)}), shown, approved)
     return [
         {
             "server": server,
             "qualifiedName": qualified(server, str(tool.get("name", ""))),
             **({"_problem": known.problems[position]} if position in known.problems else {}),
+            **({"_approval": found} if (found := known.unapproved.get(position)) else {}),
             **tool,
         }
         for position, tool in enumerate(tools)

@@ -14,6 +14,8 @@ from pathlib import Path
 from octave.errors import Locked, OctaveError, StorageFailed
 from octave.home import atomic_write
 
+LARGEST_BYTES = 32 * 2**20
+"""Far more than any tool keeps in its configuration."""
 NEW_MODE = 0o600
 """These files hold tokens more often than not."""
 BACKUP_SUFFIX = ".octave-backup"
@@ -27,11 +29,13 @@ def read(file: Path) -> str | None:
     """Return the text of `file`, None when there is none.
 
     Raises:
-        OctaveError: it is no file, no UTF-8 text, or may not be read.
+        OctaveError: it is no file, no UTF-8 text, far too large, or may not be read.
     """
     try:
         if file.exists() and not file.is_file():
             raise OctaveError(f"`{file}` is not a file")
+        if file.exists() and file.stat().st_size > LARGEST_BYTES:
+            raise OctaveError(f"`{file}` is larger than {LARGEST_BYTES // 2**20} MiB")
         return file.read_bytes().decode()
     except FileNotFoundError:
         return None
@@ -53,7 +57,20 @@ def require_writable(file: Path) -> None:
         return
     if not status.st_mode & stat.S_IWUSR:
         raise StorageFailed(f"`{file}` is read-only", hint=f"chmod u+w {file}")
-    if status.st_uid != os.getuid():
+    require_own(file)
+
+
+def require_own(file: Path) -> None:
+    """Do nothing when `file` is this user's, or does not exist.
+
+    Raises:
+        StorageFailed: somebody else wrote it.
+    """
+    try:
+        owner = file.stat().st_uid
+    except OSError:
+        return
+    if owner != os.getuid():
         raise StorageFailed(f"`{file}` belongs to another user", hint="run this as its owner")
 
 
@@ -85,10 +102,11 @@ def back_up(file: Path, text: str) -> Path:
     return backup
 
 
-def put_back(file: Path, text: str | None) -> None:
+def put_back(file: Path, text: str | None, kept: str | None = None) -> None:
     """Make `file` say `text` again, and drop the backup if that says nothing else.
 
-    None deletes the file; a link to it stays.
+    `kept` is how a backup of `text` reads where that is not the same. None deletes the file; a
+    link to it stays.
 
     Raises:
         StorageFailed: that is not possible.
@@ -99,7 +117,7 @@ def put_back(file: Path, text: str | None) -> None:
         write(file, text)
     backup = _backup_of(file)
     with contextlib.suppress(OctaveError, OSError):
-        if read(backup) == text:
+        if read(backup) in {text, kept} - {None}:
             backup.unlink(missing_ok=True)
 
 

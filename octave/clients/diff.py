@@ -1,34 +1,49 @@
 """A unified diff of one change, without a line of context: the neighbours may hold tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 _AROUND_CHARACTERS = 20
 """So much of a line, on each side of the change, tells where that is."""
+_MANY_LINES = 1000
+"""Between the first and the last that differ; beyond it the exact way takes too long."""
 
 
-def difference(file: Path, before: str | None, after: str | None) -> str:
+def difference(
+    file: Path, before: str | None, after: str | None, shown: Callable[[str], str] = str
+) -> str:
     """Return the diff that turns `before` into `after`, empty when they are equal.
 
-    None is a file that does not exist. One hunk: all lines between the first and the last that
-    differ. Of a single line, which may be a whole file, only the part around the change is shown.
+    None is a file that does not exist; `shown` gives what may be seen of some lines, as many. Of
+    a single line, which may be a whole file, only the part around the change is shown.
     """
     old, new = _lines(before), _lines(after)
     if old == new:
         return ""
     first = _same(old, new)
     last = _same(old[first:][::-1], new[first:][::-1])
-    removed, added = old[first : len(old) - last], new[first : len(new) - last]
-    if len(removed) == len(added) == 1:
-        removed, added = _cut(removed[0], added[0])
+    removed = _visible(old[first : len(old) - last], shown)
+    added = _visible(new[first : len(new) - last], shown)
     lines = [
         f"--- {'/dev/null' if before is None else file}",
         f"+++ {'/dev/null' if after is None else file}",
-        f"@@ -{_range(first, len(removed))} +{_range(first, len(added))} @@",
-        *(f"-{line}" for line in removed),
-        *(f"+{line}" for line in added),
     ]
+    matcher = SequenceMatcher(None, removed, added, autojunk=len(removed) > _MANY_LINES)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            continue
+        cut = (removed[a:b], added[c:d])
+        if b - a == d - c == 1:
+            cut = _cut(removed[a], added[c])
+        lines.append(f"@@ -{_range(first + a, b - a)} +{_range(first + c, d - c)} @@")
+        lines += [f"-{line}" for line in cut[0]]
+        lines += [f"+{line}" for line in cut[1]]
     return "\n".join(lines) + "\n"
+
+
+def _visible(lines: list[str], shown: Callable[[str], str]) -> list[str]:
+    return shown("\n".join(lines)).split("\n") if lines else []
 
 
 def _lines(text: str | None) -> list[str]:

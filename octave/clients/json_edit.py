@@ -38,12 +38,15 @@ class Insertion:
 
 
 def find(text: str, path: Sequence[str]) -> Node | None:
-    """Return what lies at `path`.
+    """Return what lies at `path`; an empty one leads to the whole.
 
     Raises:
         Unreadable: the text does not parse, or the path leads through something else.
     """
-    way = _way(text, parse(text), path)
+    root = parse(text)
+    if not path:
+        return root
+    way = _way(text, root, path)
     return way[-1].member.node if len(way) == len(path) else None
 
 

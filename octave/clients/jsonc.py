@@ -19,7 +19,7 @@ TRIVIA = re.compile(rf"(?:[{BLANK}]+|{COMMENT.pattern})*", re.DOTALL)
 _STRING = re.compile(r'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None}
-_DEEPEST = 200
+DEEPEST = 200
 """Levels of nesting; far more than a configuration has, far less than Python's stack takes."""
 
 
@@ -84,8 +84,8 @@ class _Reader:
         self.at = found.end()
 
     def node(self, depth: int) -> Node:
-        if depth > _DEEPEST:
-            raise self.unreadable(f"nested more than {_DEEPEST} levels deep")
+        if depth > DEEPEST:
+            raise self.unreadable(f"nested more than {DEEPEST} levels deep")
         start = self.at
         if self._take("{"):
             members = self._members(depth + 1)

@@ -1,7 +1,8 @@
 """What Octave wrote into the files of AI tools: the home's clients.json.
 
 With it `remove` takes away only what Octave added, notices what a person changed since, and
-leaves the file as it was. A damaged file knows nothing; a newer one is refused.
+leaves the file as it was; `undo` takes back whole changes. A damaged file knows nothing; a newer
+one is refused.
 """
 
 import hashlib
@@ -49,7 +50,7 @@ def find(home: Home, file: Path, key: str) -> Record | None:
     Raises:
         StorageFailed: a newer Octave wrote the records.
     """
-    return _read(home).get((str(file), key))
+    return _records(_read(home)).get((str(file), key))
 
 
 def put(home: Home, record: Record) -> None:
@@ -59,29 +60,58 @@ def put(home: Home, record: Record) -> None:
         StorageFailed: a newer Octave wrote the records.
         OSError: the home cannot be written.
     """
-    _write(home, {**_read(home), (record.file, record.key): record})
+    document = _read(home)
+    _keep(home, document, {**_records(document), (record.file, record.key): record})
 
 
 def drop(home: Home, file: Path, key: str) -> None:
     """Forget `key` in `file`; the caller holds the lock. Raises as `put` does."""
-    known = _read(home)
+    document = _read(home)
+    known = _records(document)
     if known.pop((str(file), key), None) is not None:
-        _write(home, known)
+        _keep(home, document, known)
 
 
-def _read(home: Home) -> dict[tuple[str, str], Record]:
-    entries = state_file.read(home.clients, FORMAT).get("entries")
-    names = {field.name for field in fields(Record)}
-    records = [
-        Record(**entry)
-        for entry in (entries if isinstance(entries, list) else ())
-        if isinstance(entry, dict) and entry.keys() == names
-    ]
-    return {(record.file, record.key): record for record in records}
+def of_json(entry: object) -> Record | None:
+    """Return the record that `asdict` made `entry` from; None for anything else."""
+    if isinstance(entry, dict) and entry.keys() == {field.name for field in fields(Record)}:
+        return Record(**entry)
+    return None
 
 
-def _write(home: Home, records: Mapping[tuple[str, str], Record]) -> None:
+def edits(home: Home) -> list[Any]:
+    """Return the changes that can be undone, the oldest first, as `journal` wrote them.
+
+    Raises:
+        StorageFailed: a newer Octave wrote the records.
+    """
+    found = _read(home).get("edits")
+    return found if isinstance(found, list) else []
+
+
+def keep_edits(home: Home, edits: list[Any]) -> None:
+    """Write down the changes that can be undone; the caller holds the lock. Raises as `put`."""
+    _write(home, {**_read(home), "edits": edits})
+
+
+def _read(home: Home) -> dict[str, Any]:
+    return state_file.read(home.clients, FORMAT)
+
+
+def _records(document: Mapping[str, Any]) -> dict[tuple[str, str], Record]:
+    entries = document.get("entries")
+    found = map(of_json, entries if isinstance(entries, list) else ())
+    return {(record.file, record.key): record for record in found if record is not None}
+
+
+def _keep(
+    home: Home, document: Mapping[str, Any], records: Mapping[tuple[str, str], Record]
+) -> None:
     entries = [asdict(records[place]) for place in sorted(records)]
-    text = json.dumps({"format": FORMAT, "entries": entries}, indent=1, sort_keys=True)
+    _write(home, {**document, "entries": entries})
+
+
+def _write(home: Home, document: Mapping[str, Any]) -> None:
+    text = json.dumps({"entries": [], **document, "format": FORMAT}, indent=1, sort_keys=True)
     private_folder(home.root)
     atomic_write(home.clients, text.encode() + b"\n")

@@ -5,12 +5,15 @@ what a person does next. A `Command` is what every entry says, whatever the tool
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from octave.clients.editors import Format
 from octave.clients.json_edit import Entry
+from octave.clients.references import Syntax
 from octave.home import Home, Workspace
 
 Scope = Literal["user", "project"]
@@ -81,7 +84,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An AI tool whose file is JSON, with or without comments."""
+    """An AI tool and its files."""
 
     id: str
     title: str
@@ -90,15 +93,31 @@ class Client:
     path: tuple[str, ...]
     """The names in its file that lead to Octave's entry."""
     entry: Callable[[Command], Entry]
+    syntax: Syntax = "plain"
+    """How its entries refer to variables."""
+    format: Format = "json"
+    """JSON with or without comments, or TOML."""
+
+
+def _plain(command: Command) -> Entry:
+    return {"command": command.program, "args": list(command.args), "env": dict(command.env)}
 
 
 def _stdio(command: Command) -> Entry:
-    return {
-        "type": "stdio",
-        "command": command.program,
-        "args": list(command.args),
-        "env": dict(command.env),
-    }
+    return {"type": "stdio", **_plain(command)}
+
+
+def _applications() -> tuple[str, str | None]:
+    """Return where graphical tools keep their settings below the home, and what moves that."""
+    if sys.platform == "darwin":
+        return "Library/Application Support", None
+    return ".config", "XDG_CONFIG_HOME"
+
+
+def _application(file: str, next_step: str) -> Place:
+    folder, variable = _applications()
+    moved = (file,) if variable else ()
+    return Place((f"{folder}/{file}",), next_step, variable=variable, moved=moved)
 
 
 _ROWS = (
@@ -122,6 +141,86 @@ _ROWS = (
         },
         path=("mcpServers", "octave"),
         entry=_stdio,
+        syntax="shell",
+    ),
+    Client(
+        id="claude-desktop",
+        title="Claude Desktop",
+        executable="claude-desktop",
+        places={
+            "user": _application("Claude/claude_desktop_config.json", "restart Claude Desktop"),
+        },
+        path=("mcpServers", "octave"),
+        entry=_plain,
+    ),
+    Client(
+        id="cursor",
+        title="Cursor",
+        executable="cursor",
+        places={
+            "user": Place((".cursor/mcp.json",), "restart Cursor"),
+            "project": Place((".cursor/mcp.json",), "open this folder in Cursor and enable it"),
+        },
+        path=("mcpServers", "octave"),
+        entry=_plain,
+        syntax="braces",
+    ),
+    Client(
+        id="windsurf",
+        title="Windsurf",
+        executable="windsurf",
+        places={
+            "user": Place((".codeium/windsurf/mcp_config.json",), "refresh the MCP servers there"),
+        },
+        path=("mcpServers", "octave"),
+        entry=_plain,
+        syntax="braces",
+    ),
+    Client(
+        id="vscode",
+        title="VS Code",
+        executable="code",
+        places={
+            "user": _application("Code/User/mcp.json", "start the server `octave` in VS Code"),
+            "project": Place((".vscode/mcp.json",), "open this folder in VS Code and start it"),
+        },
+        path=("servers", "octave"),
+        entry=_stdio,
+        syntax="braces",
+    ),
+    Client(
+        id="codex",
+        title="Codex",
+        executable="codex",
+        places={
+            "user": Place(
+                (".codex/config.toml",),
+                "start Codex anew; `codex mcp list` shows the server",
+                variable="CODEX_HOME",
+                moved=("config.toml",),
+            ),
+            "project": Place((".codex/config.toml",), "trust this folder in Codex"),
+        },
+        path=("mcp_servers", "octave"),
+        entry=_plain,
+        format="toml",
+    ),
+    Client(
+        id="gemini",
+        title="Gemini CLI",
+        executable="gemini",
+        places={
+            "user": Place(
+                (".gemini/settings.json",), "`gemini mcp list` tells whether it connects"
+            ),
+            "project": Place(
+                (".gemini/settings.json",),
+                "trust this folder; `gemini mcp list` tells whether it connects",
+            ),
+        },
+        path=("mcpServers", "octave"),
+        entry=_plain,
+        syntax="dollar",
     ),
 )
 

@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 
 from octave.errors import Bug, NotRunning, OctaveError, ServerNotFound, did_you_mean
+from octave.gateway.approving import Approving, process_of
 from octave.gateway.listing import Listing, listing
 from octave.gateway.shelf import Kept, Shelf
 from octave.packages.offered import LISTS, Offered
@@ -87,6 +88,13 @@ class Catalogue:
         self._looks: dict[str, _Look] = {}
         self._noticed: dict[str, set[str]] = {}
         self._tasks: anyio.abc.TaskGroup | None = None
+        self.approving = Approving(
+            self._shelf,
+            self._is_asking,
+            self.refresh,
+            self._warn,
+            lambda server: self.on_changed(server, frozenset({"tools"})),
+        )
         supervisor.on_learned = self.learned
         supervisor.on_removed = self._shelf.forget
 
@@ -130,6 +138,10 @@ class Catalogue:
         look = self._begin(name)
         await look.listed.wait()
         return self._found(name, look)
+
+    def _is_asking(self, name: str) -> bool:
+        look = self._looks.get(name)
+        return name in self._noticed or (look is not None and not look.listed.is_set())
 
     async def know_eras(self, name: str) -> None:
         """Find out which eras the server speaks, starting it if need be, unless that is known.
@@ -311,16 +323,21 @@ class Catalogue:
         # The server is told what is known of it already.
         self._shelf.of(server)
         offered = await server.ask()
+        asked_of = process_of(server)
         before = self._shelf.of(server)
         old = before.listing
         if old is not None and old.offered == offered:
-            before.asked_at_s = now_s
-            self._warn(server, (*offered.warnings, *old.warnings))
+            before.asked_at_s, before.asked_of = now_s, asked_of
+            self._shelf.settle(server)
+            self._warn(server, (*offered.warnings, *old.news, *old.warnings))
             return set()
         # In a thread: thousands of definitions take longer than a call may wait.
-        new = await worker.run(listing, server.name, offered, server.spec.tools)
+        spec = server.spec
+        new = await worker.run(listing, server.name, offered, spec.tools, spec.approvals)
         self._shelf.put(server, key, new, now_s)
-        self._warn(server, (*offered.warnings, *new.warnings))
+        self._shelf.of(server).asked_of = asked_of
+        self._shelf.settle(server)
+        self._warn(server, (*offered.warnings, *new.news, *new.warnings))
         return {
             kind
             for kind in LISTS

@@ -12,13 +12,13 @@ import anyio
 import msgspec
 
 from octave import __version__
-from octave.errors import OctaveError, UsageError
+from octave.errors import OctaveError, ToolNotFound, UsageError
 from octave.gateway import bridge, capabilities
 from octave.gateway.audience import LIST_CHANGES, Scope
 from octave.gateway.catalogue import announces_changes
 from octave.gateway.crossing import Crossing
 from octave.gateway.eras import MODERN_VERSIONS, SERVER_INFO_KEY
-from octave.gateway.listing import Listing, refuse_denied, text_of
+from octave.gateway.listing import Listing, refuse_denied, require_approved, shown, text_of
 from octave.gateway.request import Request
 from octave.gateway.router import Route, Router
 from octave.gateway.tasks import Tasks
@@ -108,7 +108,10 @@ class SingleFace:
         server = self._server()
         known = self._router.catalogue.listing(self._name)
         has_cursor = _has_cursor(request)
-        if known is None and not server.spec.tools.is_open:
+        approvals = server.spec.approvals
+        if kind == "tools" and approvals.blocks and server.is_awake:
+            await self._router.catalogue.approving.settle(server)
+        if known is None and not (server.spec.tools.is_open and not approvals.blocks):
             await self._router.catalogue.refresh(self._name)
             known = self._router.catalogue.listing(self._name)
         if known is None or kind not in known.offered.lists:
@@ -119,24 +122,53 @@ class SingleFace:
         if not is_cut and (has_cursor or self._crossing.instance(request, server).state == "ready"):
             # Where it cannot, what is known of it is better than nothing.
             with anyio.move_on_after(LIST_PATIENCE_S), contextlib.suppress(OctaveError):
-                return await self._crossing.over(request, server, {})
+                line = await self._crossing.over(request, server, {})
+                if kind == "tools":
+                    await self._router.catalogue.approving.passed(server, line)
+                return line
         await self._router.listings(self._scope)
         known = self._router.catalogue.listing(self._name) or known
         return request.result(_list_result(request, kind, known.shown(kind), [known]))
 
     async def route(self, request: Request) -> Route | None:
         """Return the server, whatever is asked."""
-        return self.route_now(request)
+        if request.method == "tools/call":
+            await self._router.catalogue.approving.settle(self._server())
+        return self._route(request)
 
     def route_now(self, request: Request) -> Route | None:
-        """Return the server."""
+        """Return the server, unless it has to be asked first what it offers now."""
         server = self._server()
-        if request.method != "tools/call" or server.spec.tools.is_open:
+        if request.method == "tools/call" and server.spec.approvals.blocks:
+            return (
+                self._route(request)
+                if self._router.catalogue.approving.is_current(server)
+                else None
+            )
+        return self._route(request)
+
+    def _route(self, request: Request) -> Route:
+        server = self._server()
+        blocks = server.spec.approvals.blocks
+        if request.method != "tools/call" or (server.spec.tools.is_open and not blocks):
             return Route(server, {})
         refuse_denied(server.name, server.spec.tools, request.params)
+        if blocks:
+            self._refuse_unapproved(text_of(request.params, "name"))
         name = wire.member(request.params, "name")
         # Given twice, one of the names may be of another tool: the server must see but this one.
         return Route(server, {} if name is None else {("params", "name"): name})
+
+    def _refuse_unapproved(self, name: str | None) -> None:
+        known = self._router.catalogue.listing(self._name)
+        entry = None if name is None or known is None else known.entry_of(name)
+        if name is not None and entry is None:
+            # Listed or not, a server may run it: nobody has seen what it says it does.
+            raise ToolNotFound(
+                f"`{self._name}` lists no tool {shown(name)}", hint=f"octave tools {self._name}"
+            )
+        if entry is not None:
+            require_approved(entry)
 
     def saw(self, server: str, answer: bytes) -> None:
         """Do nothing: there is but one server."""

@@ -8,12 +8,13 @@ whoever wants to know is told why.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from octave.errors import ToolNotFound
+from octave.errors import NotApproved, ToolNotFound
 from octave.gateway import schemas
 from octave.gateway.naming import SEPARATOR, qualified
-from octave.packages.launch import ToolFilter
+from octave.packages.definitions import Finding, findings
+from octave.packages.launch import Approvals, ToolFilter
 from octave.packages.offered import Offered
 from octave.runtime import wire
 
@@ -45,6 +46,8 @@ class Entry:
     """The raw definition under its qualified name; as it came where there is a problem."""
     problem: str | None = None
     """Why it is not shown. It can be called all the same."""
+    held: Finding | None = None
+    """Why it is neither shown nor to be called: nobody has approved it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,20 +69,41 @@ class Listing:
     filter: ToolFilter
     denied: frozenset[int]
     """The positions of the tools that are not there for anybody."""
+    approvals: Approvals
+    unapproved: Mapping[int, Finding]
+    """How tools differ from what was approved, by their position."""
+    news: tuple[str, ...]
+    """The same in sentences."""
+
+    def definition_of(self, name: str) -> bytes | None:
+        """Return the definition of the tool that the server calls `name`, as it wrote it."""
+        tools = self.offered.tools
+        return next((tool for tool in tools if text_of(tool, "name") == name), None)
 
     def has_template_for(self, uri: str) -> bool:
         """Whether a resource template of the server could have made `uri`."""
         return any(_fits(uri, parts) for parts in self.templates)
 
+    @property
+    def held(self) -> Mapping[int, Finding]:
+        """The tools that nobody sees or calls until they are approved, by their position."""
+        return self.unapproved if self.approvals.blocks else {}
+
     def is_cut(self, kind: str) -> bool:
-        """Whether the list (key of `LISTS`) is not shown as the server has it."""
-        return kind == "tools" and bool(self.denied)
+        """Whether the list (key of `LISTS`) is not shown as the server has it, or may not be."""
+        return kind == "tools" and (bool(self.denied) or self.approvals.blocks)
 
     def shown(self, kind: str) -> Iterator[bytes]:
-        """Yield the raw items of a list, under their own names, without what is denied."""
+        """Yield the raw items of a list, under their own names, without what is denied or held."""
+        held = self.held
         for position, item in enumerate(self.offered.lists.get(kind, ())):
-            if kind != "tools" or position not in self.denied:
+            if kind != "tools" or not (position in self.denied or position in held):
                 yield item
+
+    def entry_of(self, name: str) -> Entry | None:
+        """Return the tool that the server calls `name`; None when it lists none."""
+        twins = self.tools.get(qualified(self.server, name), ())
+        return next((twin for twin in twins if twin.name == name), None)
 
     def definitions(self, kind: str) -> Iterator[bytes]:
         """Yield the raw items of a list (key of `LISTS`) as an aggregated face shows them."""
@@ -88,16 +112,24 @@ class Listing:
             return
         table = self.tools if kind == "tools" else self.prompts
         for twins in table.values():
-            yield from [twin.definition for twin in twins if twin.problem is None][:1]
+            shown = (twin for twin in twins if twin.problem is None and twin.held is None)
+            yield from [twin.definition for twin in shown][:1]
 
 
-def listing(server: str, offered: Offered, tools_shown: ToolFilter = ToolFilter()) -> Listing:  # noqa: B008 - frozen
+def listing(
+    server: str,
+    offered: Offered,
+    tools_shown: ToolFilter = ToolFilter(),  # noqa: B008 - frozen
+    approvals: Approvals = Approvals("allow"),  # noqa: B008 - frozen
+) -> Listing:
     """Return `offered` as the listing of `server`."""
     tools = _Names(server, "tool")
+    unapproved = _unapproved(offered.tools, approvals)
+    held = unapproved if approvals.blocks else {}
     denied = set()
-    for position, item in enumerate(offered.lists.get("tools", ())):
+    for position, item in enumerate(offered.tools):
         if tools_shown.permits(text_of(item, "name") or ""):
-            tools.add(position, item, schemas.problem(item))
+            tools.add(position, item, schemas.problem(item), held.get(position))
         else:
             denied.add(position)
     prompts = _Names(server, "prompt")
@@ -126,7 +158,45 @@ def listing(server: str, offered: Offered, tools_shown: ToolFilter = ToolFilter(
         ),
         filter=tools_shown,
         denied=frozenset(denied),
+        approvals=approvals,
+        unapproved=unapproved,
+        news=tuple(_news(server, offered.tools, unapproved, approvals)),
     )
+
+
+def _unapproved(tools: Sequence[bytes], approvals: Approvals) -> Mapping[int, Finding]:
+    if approvals.mode == "allow" or (approvals.tools is None and not approvals.blocks):
+        return {}
+    return findings(tools, approvals.tools or {})
+
+
+_SAID: Mapping[Finding, str] = {
+    "changed": "not as they were approved",
+    "annotations": "annotated otherwise than approved",
+    "new": "not approved yet",
+    "unreadable": "not to be read without doubt",
+}
+
+
+def said_of(finding: Finding) -> str:
+    """Return in words how a tool differs from what was approved: `it is ...`."""
+    return _SAID[finding].replace("they were", "it was")
+
+
+def _news(
+    server: str, tools: Sequence[bytes], unapproved: Mapping[int, Finding], approvals: Approvals
+) -> Iterator[str]:
+    """Yield a sentence for each way in which tools differ from what was approved."""
+    for finding, words in _SAID.items():
+        found = (tools[position] for position, each in unapproved.items() if each == finding)
+        # What has no name nobody can call; that is told apart.
+        names = [shown(name) for tool in found if (name := text_of(tool, "name"))]
+        if names:
+            hidden = ", and hidden until they are" if approvals.blocks else ""
+            yield (
+                f"tools {', '.join(names[:EXAMPLES])}{_and_more(names)} are {words}{hidden}: "
+                f"`octave approve {server}` shows how they differ"
+            )
 
 
 def refuse_denied(server: str, tools: ToolFilter, params: bytes) -> None:
@@ -140,6 +210,22 @@ def refuse_denied(server: str, tools: ToolFilter, params: bytes) -> None:
         raise ToolNotFound(
             f"tool {shown(name)} of `{server}` is denied",
             hint=f"see `tools` in [servers.{server}] of octave.toml",
+        )
+
+
+def require_approved(entry: Entry) -> None:
+    """Do nothing unless the tool is held: not as it was approved, and that blocks it.
+
+    Says nothing of what its definition is now: whoever calls may be a model.
+
+    Raises:
+        NotApproved: it is held.
+    """
+    if entry.held is not None:
+        raise NotApproved(
+            f"tool {shown(entry.name)} of `{entry.server}` is {said_of(entry.held)}",
+            hint=f"octave approve {entry.server}",
+            details={"server": entry.server, "tool": entry.name, "finding": entry.held},
         )
 
 
@@ -192,7 +278,9 @@ class _Names:
     _repeated: dict[str, int] = field(default_factory=dict)
     _changed: list[str] = field(default_factory=list)
 
-    def add(self, position: int, item: bytes, problem: str | None) -> None:
+    def add(
+        self, position: int, item: bytes, problem: str | None, held: Finding | None = None
+    ) -> None:
         name = text_of(item, "name")
         if not name:
             self._nameless += 1
@@ -213,7 +301,8 @@ class _Names:
         if problem is not None:
             self.problems[position] = problem
             self._told.append(f"{self.kind} {shown(name)} is not shown to AI tools: {problem}")
-        self.table[key] = (*twins, _entry(self.server, name, key, item, problem))
+        entry = _entry(self.server, name, key, item, problem)
+        self.table[key] = (*twins, entry if held is None else replace(entry, held=held))
 
     def warnings(self) -> Iterable[str]:
         yield from self._told
@@ -227,8 +316,11 @@ class _Names:
 
 def _changes(kind: str, changed: Sequence[str]) -> str:
     examples = ", ".join(changed[:EXAMPLES])
-    more = f", and {len(changed) - EXAMPLES} more" if len(changed) > EXAMPLES else ""
-    return f"AI tools know {kind} {examples}{more}: they do not take every name"
+    return f"AI tools know {kind} {examples}{_and_more(changed)}: they do not take every name"
+
+
+def _and_more(named: Sequence[str]) -> str:
+    return f", and {len(named) - EXAMPLES} more" if len(named) > EXAMPLES else ""
 
 
 def _entry(server: str, name: str, key: str, item: bytes, problem: str | None) -> Entry:

@@ -20,8 +20,9 @@ from octave.errors import (
 from octave.gateway import bridge
 from octave.gateway.audience import LIST_CHANGES, Audience, Scope
 from octave.gateway.catalogue import Catalogue
-from octave.gateway.listing import Entry, Listing, Table, text_of, uris_in
+from octave.gateway.listing import Entry, Listing, Table, require_approved, text_of, uris_in
 from octave.gateway.naming import server_in
+from octave.packages.definitions import Finding
 from octave.runtime import wire
 from octave.runtime.handshake import Era
 from octave.runtime.server import Server
@@ -122,7 +123,25 @@ class Router:
         server = server_in(name)
         known = self.catalogue.listing(server) if scope.includes(server) else None
         found = () if known is None else _table(known, kind).get(name, ())
-        return self._to(found[0], ("name",)) if len(found) == 1 else None
+        if len(found) != 1 or known is None:
+            return None
+        if known.approvals.blocks and kind == "tool":
+            if not self.catalogue.approving.is_current(self.server(server)):
+                return None
+            require_approved(found[0])
+        return self._to(found[0], ("name",))
+
+    async def _approved(self, entry: Entry) -> Entry:
+        """Return the entry of a tool as its server offers it now, if it may be called."""
+        await self.catalogue.approving.settle(self.server(entry.server))
+        known = self.catalogue.listing(entry.server)
+        if known is None or not known.approvals.blocks:
+            return entry
+        now = known.entry_of(entry.name)
+        if now is None:
+            raise ToolNotFound(f"`{entry.server}` has no tool `{entry.name}` any more")
+        require_approved(now)
+        return now
 
     async def know_eras(self, server: Server) -> None:
         """Find out which eras the server speaks, unless that is known.
@@ -140,6 +159,7 @@ class Router:
 
         Raises:
             NotFound: no server offers what is named, or (Ambiguous) several do.
+            NotApproved: it is a tool that is blocked, as it is not as it was approved.
             UsageError: nothing is named.
         """
         if method == "tools/call":
@@ -156,10 +176,11 @@ class Router:
 
     async def merged_tools(
         self, servers: Sequence[str] | None = None
-    ) -> list[tuple[str, bytes, str | None]]:
+    ) -> list[tuple[str, bytes, str | None, Finding | None]]:
         """Return server and raw definition of every tool of `servers` (None: all), as listed.
 
-        Third, the words that follow its name, why an aggregated face does not show it; or None.
+        Third, the words that follow its name, why an aggregated face does not show it; last, how
+        it differs from what was approved; or None.
 
         Raises:
             ServerNotFound: one of `servers` does not exist.
@@ -172,7 +193,7 @@ class Router:
         known = await self.listings(Scope(None if servers is None else tuple(servers)))
         # An item that is no object has no name to be called by.
         return [
-            (each.server, tool, each.problems.get(position))
+            (each.server, tool, each.problems.get(position), each.unapproved.get(position))
             for each in known
             for position, tool in enumerate(each.offered.tools)
             if tool.startswith(b"{") and position not in each.denied
@@ -186,6 +207,7 @@ class Router:
         Raises:
             ServerNotFound: `server` does not exist.
             ToolNotFound: no server, or not `server`, offers it; the hint names similar tools.
+            NotApproved: its definition is another than was approved, and that blocks it.
             Ambiguous: several servers do; `details` hold their names under `servers`.
             OctaveError: `server` cannot be started.
         """
@@ -203,7 +225,7 @@ class Router:
             where = "" if server is None else f" of `{server}`"
             shown = [entry.name for entry in entries]
             raise ToolNotFound(f"unknown tool `{name}`{where}", hint=did_you_mean(name, shown))
-        entry = _only("tool", name, matches)
+        entry = await self._approved(_only("tool", name, matches))
         return entry.server, entry.name
 
     async def _by_name(
@@ -225,7 +247,8 @@ class Router:
             candidates = [key for table in tables for key in table]
             error = ToolNotFound if kind == "tool" else NotFound
             raise error(f"unknown {kind} `{name}`", hint=did_you_mean(name, candidates))
-        return self._to(_only(kind, name, matches), path)
+        entry = _only(kind, name, matches)
+        return self._to(await self._approved(entry) if kind == "tool" else entry, path)
 
     def _to(self, entry: Entry, path: wire.Path) -> Route:
         return Route(self.server(entry.server), {("params", *path): entry.name_json})

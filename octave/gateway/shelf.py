@@ -13,7 +13,9 @@ from typing import Any
 
 from octave.errors import NotRunning
 from octave.gateway.listing import Listing, listing
+from octave.packages import approvals as approvals_file
 from octave.packages import offered as offered_file
+from octave.packages.definitions import Approved, pins_of
 from octave.packages.offered import Offered
 from octave.runtime import worker
 from octave.runtime.server import Server
@@ -40,6 +42,10 @@ class Kept:
     is_saved: bool = True
     spec: object = None
     """Of the server, when it was last looked whether the rest still holds."""
+    hidden: frozenset[int] = frozenset()
+    """The tools that were held when listeners were last told of the lists."""
+    asked_of: object = None
+    """The process that was last asked."""
 
 
 class Shelf:
@@ -60,15 +66,19 @@ class Shelf:
         spec, kept = server.spec, self._kept.get(server.name)
         if kept is not None and kept.spec is spec and server.offered is not None:
             return kept
-        key, shown = (spec.version, spec.digest), spec.tools
+        key, shown, approvals = (spec.version, spec.digest), spec.tools, spec.approvals
         if kept is None or kept.key != key:
             found = offered_file.load(self._path_of(server.name), *key)
-            kept = Kept(key, listing(server.name, found, shown) if found else None)
+            new = listing(server.name, found, shown, approvals) if found else None
+            kept = Kept(key, new, hidden=frozenset(new.held if new else ()))
             server.offered = found
             if self.has(server):
                 self._kept[server.name] = kept
-        elif kept.listing is not None and kept.listing.filter != shown:
-            kept.listing = listing(server.name, kept.listing.offered, shown)
+        elif kept.listing is not None and (kept.listing.filter, kept.listing.approvals) != (
+            shown,
+            approvals,
+        ):
+            kept.listing = listing(server.name, kept.listing.offered, shown, approvals)
         if server.offered is None and kept.listing is not None:
             server.offered = kept.listing.offered
         kept.spec = spec
@@ -90,7 +100,22 @@ class Shelf:
         if known is not None:
             new = replace(new, offered=_with_what_was_learned(new.offered, known))
         kept.listing, kept.asked_at_s, kept.is_saved = new, asked_at_s, False
+        kept.hidden = frozenset(new.held)
+        # It was made with what the spec said when the server was asked.
+        kept.spec = None
         server.offered = new.offered
+
+    def settle(self, server: Server) -> None:
+        """Let what is known of the server count as approved, if nothing was before.
+
+        What blocks is approved by a person alone; where nothing is looked at, nothing counts.
+        """
+        known, approvals = self.of(server).listing, server.spec.approvals
+        if known is None or approvals.tools is not None or approvals.mode != "warn":
+            return
+        approved = {pin.name: pin for pin in pins_of(known.offered.tools)}
+        server.spec = replace(server.spec, approvals=replace(approvals, tools=approved))
+        self.of(server).is_saved = False
 
     def amend(self, server: Server, **known: Any) -> bool:
         """Keep more of a server whose lists are known, as fields of `Offered`; else return False.
@@ -104,6 +129,16 @@ class Shelf:
         kept.listing = replace(kept.listing, offered=server.offered)
         kept.is_saved = False
         return True
+
+    def approved_text(self, server: Server, tool: str) -> bytes | None:
+        """Return the definition of a tool as it was approved; None where its text is not known.
+
+        Reads a file.
+        """
+        spec = server.spec
+        kept = approvals_file.texts(self._path_of(server.name), spec.version, spec.digest) or {}
+        before, pin = kept.get(tool), (spec.approvals.tools or {}).get(tool)
+        return before if before is not None and pins_of([before]) == (pin,) else None
 
     def forget(self, name: str) -> None:
         """Keep nothing in memory of a server that is there no more."""
@@ -121,16 +156,26 @@ class Shelf:
             kept.is_saved = True
             if kept.listing is None:
                 return
-            path = self._path_of(server.name)
-            save = partial(offered_file.save, path, kept.listing.offered, *kept.key)
+            known, path = kept.listing, self._path_of(server.name)
+            save = partial(_save, path, kept.key, known.offered, known.approvals.tools)
+            # A server that is removed meanwhile leaves but what is being written.
+            del kept, known
             try:
                 # Writing it safely takes tens of milliseconds, during which no call would move.
                 await worker.run(save)
             except OSError as error:
                 _log.warning("cannot keep the lists of `%s`: %s", server.name, error)
             except BaseException:
-                kept.is_saved = False
+                if self.has(server):
+                    self.of(server).is_saved = False
                 raise
+
+
+def _save(path: Path, key: Key, offered: Offered, approved: Approved | None) -> None:
+    if approved is not None:
+        # Before the lists are written: else the old text of what has changed would be lost.
+        approvals_file.keep(path, *key, approved, offered.tools)
+    offered_file.save(path, offered, *key)
 
 
 def _with_what_was_learned(new: Offered, known: Offered) -> Offered:

@@ -5,19 +5,23 @@ from typing import Any
 
 import msgspec
 
-from octave.packages.registry import Argument, Entry, PackageChoice, Remote, Variable
+from octave.packages.entries import Argument, Entry, PackageChoice, Remote, Variable
+
+BUNDLED = "bundled"
+"""What the registry that came with Octave is called where several are named."""
 
 
 def describe(entry: Entry) -> dict[str, Any]:
     """Return everything the registry knows about `entry`: camelCase members, seconds, bytes.
 
-    `install` is the command that installs it, None when no form of it can be installed.
+    `install` is the command that installs it, or connects the remote server where nothing can be
+    installed; None when there is neither.
     """
-    installable = any(choice.installable for choice in entry.packages)
-    preferred = entry.preferred() if installable else None
+    preferred = _preferred(entry)
     return {
         "name": entry.short_name,
         "registryName": entry.name,
+        "registry": entry.registry or BUNDLED,
         "title": entry.title,
         "description": entry.description,
         "version": entry.version,
@@ -28,12 +32,51 @@ def describe(entry: Entry) -> dict[str, Any]:
         "website": entry.website or None,
         "deprecated": entry.deprecated,
         "replacedBy": entry.replaced_by,
+        "deleted": entry.deleted,
         "systemRequires": list(entry.system_requires),
-        "notes": list(entry.notes if preferred is None else entry.notes_for(preferred)),
-        "install": None if preferred is None else install_command(entry.short_name, preferred),
+        "notes": list(entry.notes_for(preferred)),
+        "install": _how_to_get(entry, preferred),
         "packages": [_package(choice, choice is preferred) for choice in entry.packages],
         "remotes": [_remote(remote) for remote in entry.remotes],
     }
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """Return what one line of a search tells: what it is, its kind, what a start of it showed."""
+    preferred = _preferred(entry)
+    figures = preferred.figures if preferred else None
+    kinds = [choice.kind for choice in entry.packages] + ["remote" for _ in entry.remotes[:1]]
+    return {
+        "name": entry.request,
+        "registryName": entry.name,
+        "registry": entry.registry or BUNDLED,
+        "title": entry.title,
+        "description": entry.description,
+        "kind": preferred.kind if preferred else next(iter(kinds), None),
+        "package": preferred.request if preferred else None,
+        "version": (preferred.version if preferred else entry.version) or None,
+        "categories": list(entry.categories),
+        "tools": figures.tools if figures else None,
+        "startSeconds": figures.start_s if figures else None,
+        "memoryBytes": figures.memory_bytes if figures else None,
+        "vendorOfficial": entry.vendor_official,
+        "archived": preferred.archived if preferred else False,
+        "deprecated": entry.deprecated,
+        "replacedBy": entry.replaced_by,
+        "install": _how_to_get(entry, preferred),
+    }
+
+
+def _preferred(entry: Entry) -> PackageChoice | None:
+    if entry.deleted is not None or not any(choice.installable for choice in entry.packages):
+        return None
+    return entry.preferred()
+
+
+def _how_to_get(entry: Entry, preferred: PackageChoice | None) -> str | None:
+    if entry.deleted is not None:
+        return None
+    return install_command(entry.request, preferred) if preferred else entry.connect_command()
 
 
 def install_command(request: str, choice: PackageChoice) -> str:

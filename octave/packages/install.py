@@ -4,9 +4,10 @@ Short sequences of calls into the other modules. What exists on disk is decided 
 the version's folder, then octave.lock. A crash anywhere before leaves the previous state.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from octave.errors import OctaveError, UsageError
 from octave.packages import (
@@ -23,8 +24,9 @@ from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
-from octave.packages.secrets import Secrets
+from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
+from octave.settings import Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,13 @@ class Request:
     text: str
     """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
     name: str | None = None
-    args: tuple[str, ...] = ()
+    args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
     executable: str | None = None
+    given: Given | None = None
+    """In the place of `answers`: variables and secrets that are sorted already."""
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Further keys of the manifest's table, such as `cwd`; references as such, arrays as tuples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +51,19 @@ class Outcome:
 
     name: str
     status: str
-    """`installed`, `present`, `locked`, `removed` or `failed`."""
+    """`installed`, `present`, `locked`, `removed` or `failed`; of an update `updated`, `current`,
+    `available` or `kept`; `rolled-back`."""
     version: str = ""
     checked: bool = False
     tools: int | None = None
     warning: str = ""
     error: OctaveError | None = None
+    note: str = ""
+    """Why nothing was done, or what may be done next."""
+    previous: str = ""
+    """The version before, where it is another one now."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What else scripts are told of it."""
 
 
 def install(request: Request, site: Site) -> Outcome:
@@ -62,22 +75,31 @@ def install(request: Request, site: Site) -> Outcome:
         OctaveError: nothing was installed, the previous state is untouched.
     """
     choice = choose(request.text, site.registry)
+    if choice.entry is not None and choice.entry.registry:
+        # What that registry knows is needed again when it is resolved anew, without a lockfile too.
+        request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
     name = _name_for(request, choice)
+    for secret in variables.open_secrets(choice.known, request.args):
+        site.bench.note(_kept_out(name, secret))
     home = site.workspace.home
     store.prepare(home)
-    workspaces.require_trust(site.workspace, manifest.load(site.workspace.manifest))
+    before = manifest.load(site.workspace.manifest)
+    workspaces.require_trust(site.workspace, before)
     # May ask a person: nobody else waits for the answer, and no step is shown over the question.
-    given = variables.sort(name, request.answers, choice.known, site.bench.environ)
+    given = request.given or variables.sort(
+        name, request.answers, choice.known, site.bench.environ, _settled(before, name)
+    )
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
         server = _as_wanted(wanted, choice, request, name, given)
-        with _stored(Secrets(home), given), undone_on_error(name, site):
+        with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
+            tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
             if not answers(pin, server):
-                pin = _resolved(choice, server, site)
+                pin = resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
             _write_down(site, placed, _table(server, request, given))
@@ -124,7 +146,7 @@ def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
     try:
         if not answers(pin, server):
             with store.locked(site.workspace.home, server.name, site.bench.progress):
-                pin = _resolved(of_manifest(server, site.registry), server, site)
+                pin = resolved(of_manifest(server, site.registry), server, site)
             with ledger.changing(site.workspace):
                 current = lockfile.read(site.workspace.lockfile).pins
                 ledger.write_pins(site.workspace, {**current, server.name: pin})
@@ -142,14 +164,14 @@ def _install_wanted(
             store.locked(site.workspace.home, server.name, site.bench.progress),
             undone_on_error(server.name, site),
         ):
-            choice = of_manifest(server, site.registry)
             pin = lock.pins.get(server.name)
+            choice = of_manifest(server, site.registry, is_locked=answers(pin, server))
             if not answers(pin, server):
-                pin = _resolved(choice, server, site)
+                pin = resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
             if locked:
-                _keep_offered(site, placed)
+                keep_offered(site, placed)
             else:
                 _write_down(site, placed, None)
             return _outcome(placed)
@@ -157,7 +179,14 @@ def _install_wanted(
         return Outcome(server.name, "failed", error=error)
 
 
-def _resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
+def resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
+    """Return the pin of what `choice` means, within the manifest's range of `server`.
+
+    The caller holds the lock of its name.
+
+    Raises:
+        PackageNotFound, VersionNotFound, Ambiguous, RegistryUnreachable, InstallFailed.
+    """
     staging = store.stage(site.workspace.home, server.name)
     try:
         return pin_of(replace(choice, version_range=server.version), server, staging, site.bench)
@@ -180,6 +209,12 @@ def _name_for(request: Request, choice: Choice) -> str:
     return name
 
 
+def _settled(wanted: Manifest, name: str) -> set[str]:
+    """Return the variables that the manifest gives to the server already."""
+    server = wanted.servers.get(name)
+    return {*server.env, *server.pass_env} if server else set()
+
+
 def _as_wanted(
     wanted: Manifest, choice: Choice, request: Request, name: str, given: Given
 ) -> ServerEntry:
@@ -198,7 +233,11 @@ def _as_wanted(
         args=request.args or server.args,
         env={**server.env, **given.values},
         executable=request.executable or server.executable,
+        **{key: value for key, value in request.keys.items() if key in _FIELDS},
     )
+
+
+_FIELDS = frozenset(each.name for each in fields(ServerEntry))
 
 
 def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, object]:
@@ -212,7 +251,7 @@ def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, obj
         table["bin"] = request.executable
     if given.values:
         table["env"] = dict(server.env)
-    return table
+    return table | dict(request.keys)
 
 
 def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) -> None:
@@ -224,33 +263,34 @@ def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) 
             manifest_edit.add_server(workspace.manifest, pin.name, table)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, pin.name: pin})
-        _keep_offered(site, placed)
+        keep_offered(site, placed)
         if table is not None:
             workspaces.trust(workspace, manifest.load(workspace.manifest))
 
 
-def _keep_offered(site: Site, placed: Placed) -> None:
+def keep_offered(site: Site, placed: Placed) -> None:
+    """Keep what the server said it offers when it was started once, where the runtime looks."""
     if placed.offered is not None:
         site.workspace.prepare()
         path = site.workspace.catalogue(placed.pin.name)
         offered.save(path, placed.offered, placed.pin.version, placed.pin.graph_digest)
 
 
-@contextlib.contextmanager
-def _stored(secrets: Secrets, given: Given) -> Iterator[None]:
-    """Keep the given secrets if what follows succeeds, else what was stored before."""
-    before = {key: secrets.get(key) for key in given.secrets}
-    try:
-        for key, value in given.secrets.items():
-            secrets.set(key, value)
-        yield
-    except BaseException:
-        for key, old in before.items():
-            if old is None:
-                secrets.remove(key)
-            else:
-                secrets.set(key, old)
-        raise
+def _kept_out(name: str, secret: str) -> str:
+    """Return how an argument that is a secret gets out of the manifest again."""
+    key = re.sub(r"[^A-Z0-9]+", "_", secret.upper()).strip("_")
+    return (
+        f"`{secret}` is a secret, and stands in `octave.toml` now; to keep it out: "
+        f"`octave secret set {name} {key}`, then "
+        f"`octave set {name} args='{{ secret = \"{name}/{key}\" }}'`"
+    )
+
+
+def tell_place(kept: Sequence[Kept], site: Site) -> None:
+    """Say why secrets went to a file, where a keyring would have been the better place."""
+    for reason in dict.fromkeys(each.reason for each in kept if each.reason):
+        path = site.workspace.home.secrets
+        site.bench.note(f"secrets are kept in `{path}`, readable by you alone: {reason}")
 
 
 def _outcome(placed: Placed) -> Outcome:

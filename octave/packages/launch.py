@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from octave.errors import OctaveError
+from octave.packages.definitions import Approved
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,21 @@ class ToolFilter:
         if any(fnmatchcase(name, pattern) for pattern in self.deny):
             return False
         return not self.allow or any(fnmatchcase(name, pattern) for pattern in self.allow)
+
+
+@dataclass(frozen=True, slots=True)
+class Approvals:
+    """Which definitions of a server's tools were approved, and what is done about others."""
+
+    mode: Literal["warn", "block", "allow"] = "warn"
+    """They are reported; neither listed nor callable; or nothing."""
+    tools: Approved | None = field(default=None, repr=False)
+    """None: nobody has approved any yet. What is seen first counts then, unless they block."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether nobody sees or calls what was not approved."""
+        return self.mode == "block"
 
 
 class TokenStore(Protocol):
@@ -121,6 +137,7 @@ class LaunchSpec:
     included; holds no values."""
     policy: Policy = Policy()
     tools: ToolFilter = ToolFilter()
+    approvals: Approvals = Approvals()
     problem: OctaveError | None = None
     """Why it cannot be started at all: nothing is installed for it. `argv` is then empty."""
     secret_variables: frozenset[str] = frozenset()

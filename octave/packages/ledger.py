@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octave.errors import LockStale
 from octave.home import Workspace, atomic_write
-from octave.packages import lockfile, manifest, store, workspaces
+from octave.packages import kept, lockfile, manifest, store, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest
 from octave.packages.resolve import answers
@@ -48,8 +48,12 @@ def _put_back(path: Path, content: bytes | None) -> None:
 def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
     """Write the lockfile with `pins` and the hash of the manifest as it stands.
 
-    The caller holds `changing`.
+    What a pin leaves behind can be returned to. The caller holds `changing`.
     """
+    before = lockfile.read(workspace.lockfile).pins
+    for name, pin in before.items():
+        if name in pins and pins[name].folder != pin.folder:
+            kept.keep(workspace, pin)
     servers_hash = manifest.load(workspace.manifest).servers_hash
     lockfile.write(workspace.lockfile, Lock(servers_hash, pins))
     remember(workspace, pins)

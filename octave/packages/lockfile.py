@@ -5,6 +5,7 @@ manifest and registry state give the same bytes. A reader refuses a newer format
 integrity and a digest that does not match; it never guesses.
 """
 
+import functools
 import hashlib
 import json
 import re
@@ -18,6 +19,7 @@ import tomli_w
 
 from octave.errors import IntegrityFailed
 from octave.home import atomic_write
+from octave.packages.definitions import ToolPin
 from octave.packages.graph_rows import HASHES, holds_address, in_order, ordered_keys
 from octave.packages.toml_text import position, syntax_place
 
@@ -29,15 +31,6 @@ _HEAL = "restore it from version control, or delete it and run `octave lock`"
 
 GraphRow = Mapping[str, object]
 """One package of a dependency graph; its members belong to the ecosystem that wrote it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ToolPin:
-    """The definition of one tool as it was approved."""
-
-    name: str
-    sha256: str
-    annotations_sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +110,7 @@ def read(path: Path) -> Lock:
     return parse(content, path)
 
 
+@functools.lru_cache(maxsize=1)  # read again for each server: ten of them take 50 ms each time
 def parse(content: bytes, path: Path) -> Lock:
     """Return what `content`, the bytes of the lockfile at `path`, says.
 
@@ -177,43 +171,6 @@ def write(path: Path, lock: Lock) -> None:
     except FileNotFoundError:
         pass
     atomic_write(path, content, _MODE)
-
-
-def definition_hashes(tool: bytes) -> ToolPin:
-    """Return the pin of a tool whose definition, as the server wrote it, is `tool`.
-
-    `sha256` is over the canonical JSON (sorted keys, compact, UTF-8) of those of name, title,
-    description, inputSchema and outputSchema that are there; `annotations_sha256` over that of
-    `annotations`, null when it is absent.
-
-    Raises:
-        IntegrityFailed: it is no definition, or has a member twice, so that two readers could
-            see two definitions.
-    """
-    try:
-        found = json.loads(tool, object_pairs_hook=_members)
-        name = found["name"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise IntegrityFailed("the definition of a tool cannot be read") from error
-    if not isinstance(name, str):
-        raise IntegrityFailed("the definition of a tool has no name")
-    definition = {key: found[key] for key in _DEFINITION if key in found}
-    return ToolPin(name, _sha256(definition), _sha256(found.get("annotations")))
-
-
-_DEFINITION = ("name", "title", "description", "inputSchema", "outputSchema")
-
-
-def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
-    return members
-
-
-def _sha256(found: object) -> str:
-    canonical = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _Damaged(Exception):

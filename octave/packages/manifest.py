@@ -91,6 +91,10 @@ class ServerEntry:
     """Which of the package's executables; the key `bin`."""
     node_flags: tuple[str, ...] | None = None
     """What its node is started with in place of Octave's choice; None: that choice."""
+    registry_name: str | None = None
+    """The full name in the configured registry that knows how it is started and who it must be."""
+    pinned: bool = False
+    """`update` leaves the locked version alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class Manifest:
     servers_hash: str
     """Of what determines the pins: `sha256:` and 64 hex digits, the lockfile's manifest-hash."""
     trust_hash: str
-    """Of all that starts something or leads to a secret: what `octave trust` consents to."""
+    """Of all that starts something, leads to a secret or says who names packages: what
+    `octave trust` consents to."""
 
 
 def _url(value: object) -> str:
@@ -137,6 +142,13 @@ def _package(value: object) -> str:
     return text
 
 
+def _registry_name(value: object) -> str:
+    text = word(value)
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", text):
+        raise ValueError(f'"{text}" is not a full name such as "io.github.someone/server"')
+    return text
+
+
 def _flag(value: object) -> str:
     text = word(value)
     # Any other word would be taken for the file to run.
@@ -155,7 +167,7 @@ def _words(check: Callable[[str], str]) -> Convert:
 
 
 _VALUE = value
-_SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
+SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "package": ("package", _package),
     "version": ("version", word),
     "constraints": ("constraints", _words(check_constraint)),
@@ -176,7 +188,10 @@ _SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "cwd": ("cwd", word),
     "url": ("url", _url),
     "headers": ("headers", table(check_header, _header_value)),
+    "registry_name": ("registry_name", _registry_name),
+    "pinned": ("pinned", boolean),
 }
+"""What [servers.NAME] may hold: key -> field of `ServerEntry` (`tools` makes two), converter."""
 _SOURCES = ("package", "command", "url")
 _BELONGS: Mapping[str, str] = {
     "version": "package",
@@ -184,12 +199,14 @@ _BELONGS: Mapping[str, str] = {
     "bin": "package",
     "node_flags": "package",
     "headers": "url",
+    "registry_name": "package",
+    "pinned": "package",
 }
 """Keys that mean something beside one source only."""
 
 
 def _entry(name: str, raw: object) -> ServerEntry:
-    fields = read_table(raw, _SERVER_KEYS)
+    fields = read_table(raw, SERVER_KEYS)
     assert isinstance(raw, dict)
     sources = [source for source in _SOURCES if source in raw]
     if len(sources) != 1:
@@ -278,12 +295,16 @@ def parse(path: Path, text: str) -> Manifest:
         profiles=fields.get("profiles", {}),
         registries=fields.get("registries", {}),
         servers_hash=_hash({name: _pinning(raw["servers"][name]) for name in servers}),
-        trust_hash=_hash([raw.get("servers", {}), raw.get("runtime", {}).get("token")]),
+        trust_hash=_hash(
+            [raw.get("servers", {}), raw.get("runtime", {}).get("token")]
+            # Absent, it leaves the consents given before registries were part of them.
+            + ([raw["registries"]] if raw.get("registries") else [])
+        ),
     )
 
 
 def _pinning(raw: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("package", "version", "constraints", "bin", "command", "url")
+    keys = ("package", "version", "constraints", "bin", "registry_name", "command", "url")
     defaults = {"version": "*", "constraints": []}
     return {key: raw[key] for key in keys if key in raw and raw[key] != defaults.get(key)}
 
@@ -331,7 +352,7 @@ def _problem(path: Path, line: int, column: int, message: str) -> ManifestError:
     return ManifestError(
         f"`{path.name}` line {line}, column {column}: {message}",
         hint=f"edit `{path}`",
-        details={"path": str(path), "line": line, "column": column},
+        details={"path": str(path), "line": line, "column": column, "problem": message},
     )
 
 

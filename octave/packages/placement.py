@@ -8,14 +8,14 @@ from pathlib import Path
 
 from octave.errors import IntegrityFailed, StartFailed
 from octave.home import Workspace
-from octave.packages import lockfile, store, trial
+from octave.packages import definitions, kept, lockfile, store, trial
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
-from octave.packages.lockfile import Pin, ToolPin
+from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.offered import Offered
-from octave.packages.registry import PackageChoice, Registry
+from octave.packages.registry import Lookup, PackageChoice
 from octave.packages.specs import spec_of_record
 from octave.packages.store import Record
 
@@ -25,13 +25,16 @@ class Site:
     """Where things get installed, and with what."""
 
     workspace: Workspace
-    registry: Registry
+    registry: Lookup
     bench: Bench
     check: Callable[[LaunchSpec], Offered]
     """Starts a server once and asks what it offers; raises StartFailed."""
     changed: Callable[[], None] = lambda: None
     """Called when manifest or lockfile changed, before anything is deleted: a running runtime
     must reload."""
+    swapped: Callable[[str], None] = lambda _: None
+    """Called when that server has another version from now on: a running runtime must reload, and
+    where the server was up have it up again; raises StartFailed when it does not come up."""
     start: bool = True
     """False: trust the files, do not start the server once."""
 
@@ -56,10 +59,11 @@ def place(
     home = site.workspace.home
     found = store.find(home, pin.name, pin.folder)
     folder = home.servers / pin.name / pin.folder
-    if found is None or not _can_run(found, folder, site):
+    if found is None or not can_run(found, folder, site):
         return _build(pin, wanted, server, known, site)
+    _require_claim(pin, known, folder)
     pin = _with_entry(pin, server, known, folder)
-    record = _brought_up_to(pin, found, folder, site)
+    record = brought_up_to(pin, found, folder, site)
     if record.checked and pin.tools:
         return Placed(pin, record, None, "present")
     checked, offer = _try(record, folder, wanted, server, known, site)
@@ -67,13 +71,13 @@ def place(
     return Placed(_with_tools(pin, offer), checked, offer, "present")
 
 
-def _can_run(record: Record, folder: Path, site: Site) -> bool:
+def can_run(record: Record, folder: Path, site: Site) -> bool:
     """Whether interpreter and entry file are still there: others update and remove them."""
     command = store.absolute(record.command, folder, site.workspace.home)
     return all(Path(word).exists() for word in command)
 
 
-def _brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
+def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
     """Return `record`, or one that was not checked yet where `pin` now says something else.
 
     The folder is named after the packages alone: the same ones may be started in another way.
@@ -94,14 +98,33 @@ def _build(
     staging = store.stage(home, pin.name)
     try:
         ecosystem.install(pin, staging, site.bench)
+        _require_claim(pin, known, staging)
         pin = _with_entry(pin, server, known, staging)
         command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
         record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
         pin = _with_tools(pin, offer)
+        kept.keep_pin(staging, pin)
         store.publish(home, staging, record, pin.folder)
     finally:
         store.discard(staging)
     return Placed(pin, record, offer)
+
+
+def _require_claim(pin: Pin, known: PackageChoice | None, place: Path) -> None:
+    """Refuse a package that does not say itself that it is what a registry says it is.
+
+    Anybody can name any package in a registry; only its author can make it agree. Before it is
+    started.
+    """
+    if known is None or not known.claim:
+        return
+    if not ECOSYSTEMS[pin.kind].claims(pin.package, known.claim, place):
+        raise IntegrityFailed(
+            f"`{known.request}` {pin.version} does not say that it is `{known.claim}`, as a "
+            "registry has it",
+            hint="its author may not know of that entry; if you trust the package itself: "
+            f"`octave install {known.request}`",
+        )
 
 
 def _with_entry(pin: Pin, server: ServerEntry, known: PackageChoice | None, place: Path) -> Pin:
@@ -154,30 +177,27 @@ def _try(
 
 
 def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
-    if offer is None:
+    # What a lockfile brought along was approved by somebody: what differs is told, not taken over.
+    if offer is None or pin.tools:
         return pin
-    hashes: dict[str, ToolPin] = {}
-    for tool in offer.tools:
-        # One that reads in two ways, or in none, costs neither the others nor the server.
-        with contextlib.suppress(IntegrityFailed):
-            tool_pin = lockfile.definition_hashes(tool)
-            hashes[tool_pin.name] = tool_pin
-    return replace(pin, tools=tuple(hashes[name] for name in sorted(hashes)))
+    return replace(pin, tools=definitions.pins_of(offer.tools))
 
 
 @contextlib.contextmanager
 def undone_on_error(name: str, site: Site) -> Iterator[None]:
     """Take away what an attempt that failed has installed: the version, and its first data.
 
-    The caller holds the lock of `name`: what was not there before is this attempt's.
+    The caller holds the lock of `name`: what was not there before is this attempt's. What the
+    lockfile names stays, however late the attempt was cut off.
     """
     home, data = site.workspace.home, site.workspace.data(name)
     before, had_data = store.folders(home, name), data.exists()
     try:
         yield
     except BaseException:
+        named = _named(site, name)
         for folder in store.folders(home, name):
-            if folder not in before:
+            if folder not in before and folder != named:
                 store.remove(home, name, folder)
         if not had_data:
             shutil.rmtree(data, ignore_errors=True)
@@ -185,3 +205,12 @@ def undone_on_error(name: str, site: Site) -> Iterator[None]:
                 data.parent.rmdir()
                 site.workspace.state.rmdir()
         raise
+
+
+def _named(site: Site, name: str) -> str | None:
+    try:
+        pin = lockfile.read(site.workspace.lockfile).pins.get(name)
+    except IntegrityFailed:
+        # It is not of our making, and what went wrong first is told.
+        return None
+    return pin.folder if pin else None

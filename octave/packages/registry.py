@@ -1,201 +1,35 @@
-"""The registry: short names of MCP servers, and what is known about each.
+"""The registry that comes with Octave: short names of MCP servers, and what is known about each.
 
-Reads official server.json files (schema 2025-12-11), one per server, and what that schema lacks
-from `_meta`. A lookup by name opens one file. An entry that cannot be read is named and never
-hides the others; a kind of package that Octave cannot install is shown, not refused.
+A folder of server.json files, one per server. A lookup by name opens one file. An entry that
+cannot be read is named and never hides the others. `registries.py` adds those a user configured.
 """
 
 import re
 import tomllib
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from octave.errors import InstallFailed, OctaveError, ServerNotFound, nearest
-from octave.packages import server_json
-from octave.packages.server_json import (
-    Extension,
-    Figures,
-    Input,
-    NamedInput,
-    Package,
-    PackageArgument,
-)
+from octave.errors import OctaveError, ServerNotFound, nearest
+from octave.packages.entries import Entry, PackageChoice, decode_entry
 
-INSTALLABLE_KINDS = ("npm", "pypi")
+__all__ = ["Entry", "Lookup", "PackageChoice", "Registry", "bundled_folder", "decode_entry"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """One argument of a server's command line."""
+class Lookup(Protocol):
+    """Whoever can say which server a name means; `Registry` and `Registries` can."""
 
-    name: str | None
-    """With its dashes; None: positional."""
-    value: str | None
-    """Fixed by the author; None: the user's to give."""
-    placeholder: str
-    description: str
-    required: bool
-    repeated: bool
-    secret: bool
-    default: str | None
-    format: str = "string"
-    """`string`, `number`, `boolean` or `filepath`; a named boolean is a bare switch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One environment variable, or one header of a remote server."""
-
-    name: str
-    description: str
-    required: bool
-    secret: bool
-    default: str | None
-    """What the server assumes without it; shown, not set."""
-
-
-@dataclass(frozen=True, slots=True)
-class PackageChoice:
-    """One package a server can be installed from."""
-
-    kind: str
-    """`npm`, `pypi`, `oci`, or whatever a registry says."""
-    identifier: str
-    version: str
-    """The version the entry speaks of; what is installed is resolved anew."""
-    executable: str | None
-    arguments: tuple[Argument, ...]
-    variables: tuple[Variable, ...]
-    env_one_of: tuple[tuple[str, ...], ...]
-    """Groups of variables of which one whole group must be set."""
-    requires: Mapping[str, str]
-    """Version ranges of what runs it: `{"node": ">=22"}`, `{"python": ">=3.12"}`."""
-    constraints: tuple[str, ...]
-    """Limits on dependencies, `mcp<2`."""
-    default_env: Mapping[str, str]
-    """Set unless the user sets them; `{data}` is the server's data folder. Never secrets."""
-    network: str
-    """`none`, `call`: when a tool is called, `start`: before it answers; empty: unknown."""
-    needs_at_start: str
-    """What must be there on the machine before it answers, in words; empty: nothing known."""
-    archived: bool
-    notes: tuple[str, ...]
-    figures: Figures | None
-    """None: never tried."""
-    installable: bool
-
-    @property
-    def request(self) -> str:
-        """The package as one asks for it: `npm:PKG`, `pypi:PKG`."""
-        return f"{self.kind}:{self.identifier}"
-
-    @property
-    def required_env(self) -> tuple[str, ...]:
-        """Variables without which it does not start and which have no default here."""
-        return tuple(
-            variable.name
-            for variable in self.variables
-            if variable.required and variable.name not in self.default_env
-        )
-
-    @property
-    def required_arguments(self) -> tuple[Argument, ...]:
-        """Arguments the user has to give."""
-        return tuple(
-            argument
-            for argument in self.arguments
-            if argument.required and argument.value is None and argument.default is None
-        )
-
-    @property
-    def secret_env(self) -> frozenset[str]:
-        """Names of the variables whose values are secret."""
-        return frozenset(variable.name for variable in self.variables if variable.secret)
-
-    def fixed_args(self) -> tuple[str, ...]:
-        """Return the arguments the author fixed, as elements of argv, in order."""
-        words: list[str] = []
-        for argument in self.arguments:
-            if argument.value is not None:
-                words += [argument.name] if argument.name else []
-                words.append(argument.value)
-        return tuple(words)
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """An address at which the server is hosted."""
-
-    transport: str
-    url: str
-    headers: tuple[Variable, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Everything the registry knows about one server."""
-
-    short_name: str
-    """The name of its file; what one types."""
-    name: str
-    """The official name, `io.github.OWNER/REPO`."""
-    title: str
-    description: str
-    version: str
-    packages: tuple[PackageChoice, ...]
-    remotes: tuple[Remote, ...]
-    categories: tuple[str, ...]
-    license: str
-    repository: str
-    website: str
-    vendor_official: bool
-    """Whether the maker of the product it serves maintains it."""
-    system_requires: tuple[str, ...]
-    notes: tuple[str, ...]
-    """Of the server as such; `notes_for` adds those of a package."""
-    deprecated: str | None
-    """Why it should not be used any more, its replacement included."""
-    replaced_by: str | None
-
-    def preferred(self) -> PackageChoice:
-        """Return the first npm or PyPI package that was tried, else the first one.
+    def get(self, name: str) -> Entry:
+        """Return the entry that `name` means.
 
         Raises:
-            InstallFailed: it comes in no form that Octave can install.
+            ServerNotFound, Ambiguous, RegistryUnreachable.
         """
-        choices = [choice for choice in self.packages if choice.installable]
-        tried = [choice for choice in choices if choice.figures is not None]
-        if choices:
-            return (tried or choices)[0]
-        forms = [f"as {package.kind} package" for package in self.packages]
-        forms += [f"at {remote.url}" for remote in self.remotes]
-        where = f"it comes only {', '.join(forms)}" if forms else "it comes in no form at all"
-        raise InstallFailed(
-            f"`{self.short_name}` has no npm or PyPI package: {where}",
-            hint=f"`octave info {self.short_name}` shows what is known about it",
-        )
 
-    def package(self, kind: str, identifier: str) -> PackageChoice | None:
-        """Return the package of that kind and name, None when the entry does not have it."""
-        wanted = _canonical(kind, identifier)
-        for choice in self.packages:
-            if choice.kind == kind and _canonical(kind, choice.identifier) == wanted:
-                return choice
-        return None
-
-    def notes_for(self, choice: PackageChoice) -> tuple[str, ...]:
-        """Return what a user who installs `choice` should read, a deprecation first."""
-        notes = [*self.notes, *choice.notes]
-        if self.deprecated is not None:
-            notes.insert(0, f"`{self.short_name}` is {self.deprecated}")
-        elif choice.archived:
-            notes.insert(0, f"`{choice.request}` is archived upstream, no longer maintained")
-        return tuple(notes)
+    def find_package(self, kind: str, identifier: str) -> Entry | None:
+        """Return the entry of the bundled registry that knows the package."""
 
 
 def bundled_folder() -> Path:
@@ -284,108 +118,3 @@ class Registry:
             return "a package goes by kind and name: `octave install npm:PKG` or `pypi:PKG`"
         meant = dict.fromkeys(aliases.get(name, name) for name in close)
         return f"did you mean {' or '.join(f'`{name}`' for name in meant)}?"
-
-
-def decode_entry(short_name: str, text: bytes) -> Entry:
-    """Return the entry that a server.json says; unknown members are ignored.
-
-    Raises:
-        ValueError: not JSON, a required member is missing, or one has another type.
-    """
-    server, extension = server_json.decode(text)
-    deprecated = extension.deprecated
-    if deprecated and extension.replaced_by:
-        deprecated = f"{deprecated}; `{extension.replaced_by}` replaces it"
-    return Entry(
-        short_name=short_name,
-        name=server.name,
-        title=server.title or short_name,
-        description=server.description,
-        version=server.version,
-        packages=tuple(_choice(package, extension) for package in server.packages),
-        remotes=tuple(
-            Remote(remote.type, remote.url, tuple(map(_variable, remote.headers)))
-            for remote in server.remotes
-        ),
-        categories=extension.categories,
-        license=extension.license,
-        repository=server.repository.url,
-        website=server.website_url,
-        vendor_official=extension.vendor_official,
-        system_requires=extension.system_requires,
-        notes=extension.notes,
-        deprecated=deprecated,
-        replaced_by=extension.replaced_by,
-    )
-
-
-def _choice(package: Package, extension: Extension) -> PackageChoice:
-    kind, identifier = package.registry_type, package.identifier
-    more = extension.packages.get(f"{kind}:{identifier}", server_json.PackageExtension())
-    return PackageChoice(
-        kind=kind,
-        identifier=identifier,
-        version=package.version,
-        executable=more.executable,
-        arguments=tuple(map(_argument, package.package_arguments)),
-        variables=tuple(map(_variable, package.environment_variables)),
-        env_one_of=more.env_one_of,
-        requires=more.requires,
-        constraints=more.constraints,
-        default_env=_fixed_environment(package) | more.default_environment,
-        network=more.network,
-        needs_at_start=more.needs_at_start,
-        archived=more.archived,
-        notes=more.notes,
-        figures=more.figures,
-        installable=kind in INSTALLABLE_KINDS and package.transport.type == "stdio",
-    )
-
-
-def _fixed_environment(package: Package) -> dict[str, str]:
-    # A default of an optional variable is the server's own: setting it would only freeze it.
-    found: dict[str, str] = {}
-    for variable in package.environment_variables:
-        value = _fixed(variable)
-        if value is None and variable.is_required:
-            value = variable.default
-        if value is not None and not variable.is_secret:
-            found[variable.name] = value
-    return found
-
-
-def _fixed(given: Input) -> str | None:
-    """Return the author's value; None when there is none, or a part of it is the user's."""
-    if given.value is None:
-        return None
-    parts = {name: part.value or part.default for name, part in given.variables.items()}
-    if any(parts.get(name, "") is None for name in _BRACES.findall(given.value)):
-        return None
-    return _BRACES.sub(lambda found: parts.get(found[1]) or found[0], given.value)
-
-
-def _argument(given: PackageArgument) -> Argument:
-    return Argument(
-        name=given.name if given.type == "named" else None,
-        value=_fixed(given),
-        placeholder=given.placeholder or given.value_hint.upper() or given.value or "",
-        description=given.description,
-        required=given.is_required,
-        repeated=given.is_repeated,
-        secret=given.is_secret,
-        default=given.default,
-        format=given.format,
-    )
-
-
-def _variable(given: NamedInput) -> Variable:
-    return Variable(
-        given.name, given.description, given.is_required, given.is_secret, given.default
-    )
-
-
-def _canonical(kind: str, identifier: str) -> str:
-    # PEP 503; extras do not make another package.
-    if kind != "pypi":
-        return identifier
-    return re.sub(r"[-_.]+", "-", identifier.partition("[")[0]).lower()

@@ -4,13 +4,13 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from octave.errors import UsageError
+from octave.errors import InstallFailed, UsageError
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.names import check_range, split_package
-from octave.packages.registry import Entry, PackageChoice, Registry
+from octave.packages.registry import Entry, Lookup, PackageChoice
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
 
@@ -36,7 +36,7 @@ class Choice:
         return f"{self.kind}:{self.package}"
 
 
-def choose(text: str, registry: Registry) -> Choice:
+def choose(text: str, registry: Lookup) -> Choice:
     """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`.
 
     Raises:
@@ -54,11 +54,33 @@ def choose(text: str, registry: Registry) -> Choice:
     return Choice(name, entry.short_name, known.kind, known.identifier, version_range, entry, known)
 
 
-def of_manifest(server: ServerEntry, registry: Registry) -> Choice:
-    """Return what the manifest's entry asks for; it must have a `package`."""
+def of_manifest(server: ServerEntry, registry: Lookup, *, is_locked: bool = False) -> Choice:
+    """Return what the manifest's entry asks for; it must have a `package`.
+
+    With `is_locked` a pin answers it already, and no registry beside the bundled one is asked.
+
+    Raises:
+        ServerNotFound, RegistryUnreachable: the registry it came from has it no more, or is not
+            there.
+        InstallFailed: that registry names other packages now.
+    """
     kind, package = split_package(server.package or "")
     found = _of_package(server.name, kind, package, server.version, registry)
+    if server.registry_name and found.entry is None and not is_locked:
+        found = _of_registry(found, server.registry_name, registry)
     return replace(found, name=server.name)
+
+
+def _of_registry(found: Choice, full_name: str, registry: Lookup) -> Choice:
+    entry = registry.get(full_name)
+    entry.require_offered()
+    known = entry.package(found.kind, found.package)
+    if known is None or not known.installable:
+        raise InstallFailed(
+            f"the registry does not offer `{full_name}` as `{found.source}` any more",
+            hint=f"octave info {full_name}",
+        )
+    return replace(found, entry=entry, known=known)
 
 
 def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> Pin:
@@ -68,6 +90,8 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         PackageNotFound, VersionNotFound, Ambiguous, RegistryUnreachable, InstallFailed.
     """
     known = choice.known
+    if known is not None and known.index_host:
+        require_index(known, staging, bench)
     constraints = (*(known.constraints if known else ()), *server.constraints)
     executable = server.executable or (known.executable if known else None)
     resolved = ECOSYSTEMS[choice.kind].resolve(
@@ -106,12 +130,30 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
     )
 
 
+def require_index(known: PackageChoice, staging: Path, bench: Bench) -> None:
+    """Refuse to take a company's own package from anywhere else (dependency confusion).
+
+    Raises:
+        InstallFailed: it would come from elsewhere.
+    """
+    host = ECOSYSTEMS[known.kind].index_host(known.identifier, staging, bench)
+    if host != known.index_host:
+        tool = "npm" if known.kind == "npm" else "uv or pip"
+        here = f"at `{host}`" if host else "at the public registry"
+        raise InstallFailed(
+            f"`{known.request}` lies at `{known.index_host}`, but would be looked for {here}: "
+            "there anybody could have taken its name",
+            hint=f"set {tool} to {known.base_url}, then try again",
+        )
+
+
 def answers(pin: Pin | None, server: ServerEntry) -> bool:
     """Whether `pin` is the answer to what the manifest's `server` asks for."""
     return (
         pin is not None
         and pin.request == f"{server.package}@{server.version}"
         and pin.executable == (server.executable or "")
+        and server.registry_name in {None, pin.registry_name}
         and set(server.constraints) <= set(pin.constraints)
     )
 
@@ -125,7 +167,7 @@ def short_name(package: str) -> str:
 
 
 def _of_package(
-    request: str, kind: str, package: str, version_range: str, registry: Registry
+    request: str, kind: str, package: str, version_range: str, registry: Lookup
 ) -> Choice:
     entry = registry.find_package(kind, package)
     known = entry.package(kind, package) if entry else None

@@ -1,38 +1,50 @@
 """References to values, at launch only; and the store of secrets they may lead to.
 
-A value never appears in an error, a repr or an argument list of this module. The store is the
-home's secrets.toml, 0600; `Secrets` is the seam where a keyring of the system can take its place.
+A value never appears in an error, a repr or an argument list of this module. Each secret lies in
+one of two places, chosen when it is first stored and kept from then on: the system's keyring where
+it works, else the home's secrets.toml, 0600. What stands in the file counts, whatever the keyring
+has under the same name.
 """
 
 import contextlib
 import os
-import stat
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import tomli_w
 from filelock import FileLock, Timeout
 
 from octave.errors import Locked, StartFailed, StorageFailed
-from octave.home import Home, atomic_write, private_folder
+from octave.home import Home, private_folder
+from octave.packages import keyring, secret_file
+from octave.packages.keyring import Index, Keyring, Unusable
 from octave.settings import Reference, Value
 
-FORMAT = 1
 LOCK_WAIT_S = 60.0
 """The lock is held for the milliseconds of one read and write; longer is a hung process."""
 VALUE_BYTES = 128 * 1024
 """The longest argument or variable Linux passes to a process (MAX_ARG_STRLEN, execve(2))."""
-_HEADER = """# Secrets of MCP servers, kept by Octave. Readable by you alone; do not commit it.
-"""
+
+Place = Literal["keyring", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where a secret was stored."""
+
+    place: Place
+    reason: str = ""
+    """Why a new one is not in the keyring."""
 
 
 class Secrets:
-    """The secrets of one home; keys have the form SERVER/VARIABLE. Reads the file at each call.
+    """The secrets of one home; keys have the form SERVER/VARIABLE. Reads the files at each call.
 
     Raises, in every method:
-        StorageFailed: the file is damaged, or others can read it.
-        OSError: it cannot be read or written.
+        StorageFailed: a file is damaged, or others can read it; or the keyring that has the
+            secret cannot be used.
+        OSError: a file cannot be read or written.
     """
 
     def __init__(self, home: Home) -> None:
@@ -40,14 +52,28 @@ class Secrets:
 
     def get(self, key: str) -> str | None:
         """Return the value of `key`, None when it is not stored."""
-        return self._read().get(key)
+        value = self._file().get(key)
+        if value is not None:
+            return value
+        index = self._index()
+        if key not in index.keys:
+            return None
+        try:
+            return Keyring().get(index.service, key)
+        except Unusable as error:
+            raise keyring.unreachable(key, error) from None
 
     def list(self) -> list[str]:
         """Return all keys, sorted."""
-        return sorted(self._read())
+        return sorted(self.places())
 
-    def set(self, key: str, value: str) -> None:
-        """Store `value` under `key`.
+    def places(self) -> dict[str, Place]:
+        """Return where each key is kept. Asks no keyring: one may have lost a value since."""
+        found: dict[str, Place] = dict.fromkeys(self._index().keys, "keyring")
+        return found | dict.fromkeys(self._file(), "file")
+
+    def set(self, key: str, value: str) -> Kept:
+        """Store `value` under `key`, where it was before, else in the keyring if that works.
 
         Raises:
             ValueError: `key` is not SERVER/VARIABLE, or `value` cannot be a variable.
@@ -56,18 +82,62 @@ class Secrets:
             raise ValueError(f"`{key}` does not have the form SERVER/VARIABLE")
         if "\0" in value:
             raise ValueError(f"the value for `{key}` contains a NUL character")
+        reason = ""
+        if key not in self._file():
+            try:
+                self._set_in_keyring(key, value)
+            except Unusable as error:
+                reason = str(error)
+            else:
+                return Kept("keyring")
         with self._locked():
-            self._write(self._read() | {key: value})
+            secret_file.write(self._home.secrets, self._file() | {key: value})
+        if key in self._index().keys:
+            self._reindex(lambda index: index.outdated(key))
+        return Kept("file", reason)
 
     def remove(self, key: str) -> bool:
         """Forget `key`, and tell whether it was stored."""
+        place, index = self.places().get(key), self._index()
+        if place is None:
+            return False
+        if key in index.keys | index.old:
+            try:
+                self._remove_from_keyring(key)
+            except Unusable as error:
+                if place == "keyring":
+                    raise keyring.unreachable(key, error) from None
+                # Else it would count again once it can be read.
+                self._reindex(lambda index: index.outdated(key))
         with self._locked():
-            stored = self._read()
-            if key not in stored:
-                return False
-            del stored[key]
-            self._write(stored)
-            return True
+            stored = self._file()
+            if stored.pop(key, None) is not None:
+                secret_file.write(self._home.secrets, stored)
+        return True
+
+    def _set_in_keyring(self, key: str, value: str) -> None:
+        # It may have a person asked, and the lock is nobody's to hold for that long.
+        ring = Keyring()
+        # First, since a value that no index knows would stay for good.
+        index = self._reindex(lambda index: index.having(key))
+        try:
+            ring.set(index.service, key, value)
+        except Unusable:
+            self._reindex(lambda index: index.outdated(key))
+            raise
+        for old in index.old:
+            with contextlib.suppress(Unusable):
+                self._remove_from_keyring(old)
+
+    def _remove_from_keyring(self, key: str) -> None:
+        Keyring().remove(self._index().service, key)
+        self._reindex(lambda index: index.without(key))
+
+    def _reindex(self, change: Callable[[Index], Index]) -> Index:
+        with self._locked():
+            index = change(self._index())
+            keyring.write_index(self._home.keyring, index)
+        return index
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -83,39 +153,29 @@ class Secrets:
                 hint="end that process, then try again",
             ) from error
 
-    def _read(self) -> dict[str, str]:
-        path = self._home.secrets
-        try:
-            with path.open("rb") as file:
-                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                    raise StorageFailed(f"`{path}` can be read by others", hint=f"chmod 600 {path}")
-                found = tomllib.loads(file.read().decode())
-        except FileNotFoundError:
-            return {}
-        except (ValueError, RecursionError):
-            # Its cause would quote the text around the fault: a secret.
-            raise _damaged(path) from None
-        version, stored = found.get("version"), found.get("secrets")
-        if isinstance(version, int) and version > FORMAT:
-            raise StorageFailed(
-                f"`{path}` has format {version}, and this version of Octave reads {FORMAT}",
-                hint="install a newer Octave: `pip install -U octave-mcp`",
-            )
-        if version != FORMAT or not isinstance(stored, dict):
-            raise _damaged(path)
-        return {key: value for key, value in stored.items() if isinstance(value, str)}
+    def _file(self) -> dict[str, str]:
+        return secret_file.read(self._home.secrets)
 
-    def _write(self, stored: Mapping[str, str]) -> None:
-        document = {"version": FORMAT, "secrets": {key: stored[key] for key in sorted(stored)}}
-        text = _HEADER + tomli_w.dumps(document)
-        private_folder(self._home.root)
-        atomic_write(self._home.secrets, text.encode(), 0o600)
+    def _index(self) -> Index:
+        return keyring.read_index(self._home.keyring)
 
 
-def _damaged(path: Path) -> StorageFailed:
-    return StorageFailed(
-        f"`{path}` is damaged", hint="repair it, or move it away and set the secrets anew"
-    )
+@contextlib.contextmanager
+def stored(secrets: Secrets, given: Mapping[str, str]) -> Iterator[list[Kept]]:
+    """Keep the `given` secrets if what follows succeeds, else what was stored before.
+
+    Yields where each of them is kept.
+    """
+    before = {key: secrets.get(key) for key in given}
+    try:
+        yield [secrets.set(key, value) for key, value in given.items()]
+    except BaseException:
+        for key, old in before.items():
+            if old is None:
+                secrets.remove(key)
+            else:
+                secrets.set(key, old)
+        raise
 
 
 def resolve(value: Value, environ: Mapping[str, str], store: Secrets, base: Path) -> str:
@@ -155,7 +215,7 @@ def _of_store(reference: Reference, store: Secrets) -> str:
     if found is None:
         server, _, variable = reference.key.partition("/")
         raise _unresolved(
-            reference, "no such secret is stored", f"octave install {server} -e {variable}"
+            reference, "no such secret is stored", f"octave secret set {server} {variable}"
         )
     return found
 

@@ -53,6 +53,7 @@ class Package(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     identifier: str
     transport: Transport
     version: str = ""
+    registry_base_url: str = ""
     package_arguments: list[PackageArgument] = []
     environment_variables: list[NamedInput] = []
 

@@ -7,11 +7,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
-from octave.packages import manifest, node_flags, store, variables, workspaces
+from octave.packages import approvals, manifest, node_flags, store, variables, workspaces
 from octave.packages.launch import Endpoint, LaunchSpec, Policy, ToolFilter
 from octave.packages.manifest import Manifest, Reference, ServerEntry, Value
 from octave.packages.registry import PackageChoice, Registry, bundled_folder
@@ -57,10 +58,16 @@ def launch_specs(workspace: Workspace, environ: Mapping[str, str]) -> list[Launc
     wanted = manifest.load(workspace.manifest)
     workspaces.require_trust(workspace, wanted)
     installed = workspaces.installed(workspace)
-    return [
+    locked = approvals.locked(workspace)
+    specs = (
         _spec(workspace, wanted, server, installed.get(server.name), environ)
         for server in wanted.servers.values()
         if server.enabled
+    )
+    mode = wanted.settings.definitions
+    return [
+        replace(spec, approvals=approvals.of(workspace, spec, mode, locked.get(spec.name)))
+        for spec in specs
     ]
 
 
@@ -105,6 +112,19 @@ def spec_of_record(
     )
 
 
+def spec_of_own(
+    workspace: Workspace, wanted: Manifest, server: ServerEntry, environ: Mapping[str, str]
+) -> LaunchSpec:
+    """Return the spec of a server that has a command of its own, or an address.
+
+    Raises:
+        StartFailed: a reference in its command does not resolve.
+    """
+    if server.url is not None:
+        return _remote(workspace, wanted, server, environ)
+    return _own_command(workspace, wanted, server, environ)
+
+
 def policy_of(wanted: Manifest, server: ServerEntry) -> Policy:
     """Return how the manifest wants `server` to be looked after."""
     settings = wanted.settings
@@ -145,10 +165,8 @@ def _spec(
     environ: Mapping[str, str],
 ) -> LaunchSpec:
     try:
-        if server.command is not None:
-            return _own_command(workspace, wanted, server, environ)
-        if server.url is not None:
-            return _remote(workspace, wanted, server, environ)
+        if server.package is None:
+            return spec_of_own(workspace, wanted, server, environ)
         if folder is None:
             raise StartFailed(
                 f"`{server.name}` is in `{workspace.manifest.name}` but not installed",
@@ -230,7 +248,9 @@ def _remote(
 
 
 def _fingerprint(server: ServerEntry) -> str:
-    return "sha256:" + hashlib.sha256(repr(server).encode()).hexdigest()
+    # A pin is no reason to restart it.
+    free = replace(server, pinned=False)
+    return "sha256:" + hashlib.sha256(repr(free).encode()).hexdigest()
 
 
 class _Resolver:

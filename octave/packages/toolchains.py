@@ -3,6 +3,8 @@
 The system's node, when it fits and has npm; else a private node 24, installed once below the
 home from a wheel whose version and hashes are pinned in `node-24.txt`. The Python Octave runs
 on, when it fits; else another installed one. Nothing else is ever downloaded.
+
+What only wheels need is loaded late: npm servers are installed without it.
 """
 
 import json
@@ -17,13 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nodesemver
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import atomic_write, private_folder
-from octave.packages import store, uv
+from octave.packages import store
 from octave.packages.commands import run
-from octave.packages.wheels import Site
 
 if TYPE_CHECKING:  # the ecosystems import this module
     from octave.packages.ecosystems.base import Bench
@@ -31,7 +31,12 @@ if TYPE_CHECKING:  # the ecosystems import this module
 _NODE_PINS = Path(__file__).with_name("node-24.txt")
 _NPM = Path("lib/node_modules/npm/bin/npm-cli.js")
 """Where npm lies below the prefix of a node; its own `bin/npm` does not work in the wheel."""
-_ASK_NODE = "JSON.stringify([process.versions.node, process.execPath])"
+# npm looks at `ldd` for the libc; the report of node itself is the same without guessing.
+_ASK_NODE = (
+    "process.report.excludeNetwork=true;const h=process.platform==='linux'"
+    "?process.report.getReport().header:null;JSON.stringify([process.versions.node,"
+    "process.execPath,process.platform,process.arch,h?(h.glibcVersionRuntime?'glibc':'musl'):''])"
+)
 _ASK_PYTHON = "import platform; print(platform.python_version())"
 _ASK_TIMEOUT_S = 20.0
 """A cold node takes a second or two from a slow disk."""
@@ -72,7 +77,16 @@ def node(bench: "Bench", ranges: tuple[str, ...] = ()) -> Node:
         InstallFailed: neither the system's nor the private node fits, or it cannot be installed.
         RegistryUnreachable, StorageFailed, IntegrityFailed, Locked: while installing it.
     """
-    system = _system_node(bench.environ)
+    return fitting_system_node(bench, ranges) or _private_node(bench, _pinned_version())
+
+
+def fitting_system_node(bench: "Bench", ranges: tuple[str, ...] = ()) -> Node | None:
+    """Return the system's node if its version lies in all npm `ranges`; None: the private one's.
+
+    Raises:
+        InstallFailed: neither fits.
+    """
+    system = _system_node(bench)
     if system is not None and system.npm and _in_all(system.version, ranges):
         return system
     pinned = _pinned_version()
@@ -85,7 +99,7 @@ def node(bench: "Bench", ranges: tuple[str, ...] = ()) -> Node:
             f"a node version in {wanted} is needed: {there}, Octave's own is {pinned}",
             hint="install a fitting node, put it first on PATH, then try again",
         )
-    return _private_node(bench, pinned)
+    return None
 
 
 def python(bench: "Bench", requires: str | None = None) -> Python:
@@ -94,6 +108,8 @@ def python(bench: "Bench", requires: str | None = None) -> Python:
     Raises:
         InstallFailed: none is installed, or `requires` is no specifier.
     """
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     own = Python(
         Path(getattr(sys, "_base_executable", sys.executable)),
         platform.python_version(),
@@ -125,22 +141,52 @@ def _in_range(version: str, text: str) -> bool:
     return bool(nodesemver.satisfies(version, text, loose=True, include_prerelease=True))
 
 
-def _system_node(environ: Mapping[str, str]) -> Node | None:
-    found = shutil.which("node", path=environ.get("PATH", ""))
+def platform_of(node: Node, bench: "Bench") -> tuple[str, str, str]:
+    """Return operating system, processor and libc in node's words, `linux`, `x64`, `glibc`.
+
+    The last is empty where there is no choice.
+
+    Raises:
+        InstallFailed: the node does not run.
+    """
+    try:
+        _, _, system, processor, libc = _asked(str(node.path), bench)
+    except ValueError as error:
+        raise InstallFailed(f"`{node.path}` does not run, or is no node") from error
+    return str(system), str(processor), str(libc)
+
+
+def _asked(program: str, bench: "Bench") -> tuple[object, ...]:
+    """Return what `_ASK_NODE` asks for; ValueError when the answer is none."""
+    said = bench.ask(
+        (program, _ASK_NODE),
+        lambda: run(
+            [program, "-p", _ASK_NODE],
+            cwd=Path("/"),
+            environ=bench.environ,
+            timeout_s=_ASK_TIMEOUT_S,
+        ),
+    )
+    found = json.loads(said.stdout)
+    if not isinstance(found, list):
+        raise ValueError(said.tail)
+    return tuple(found)
+
+
+def _system_node(bench: "Bench") -> Node | None:
+    found = shutil.which("node", path=bench.environ.get("PATH", ""))
     if found is None:
         return None
     try:
         # execPath sees through the shims of version managers, which choose by their own name.
-        said = run(
-            [found, "-p", _ASK_NODE], cwd=Path("/"), environ=environ, timeout_s=_ASK_TIMEOUT_S
-        )
-        version, executable = json.loads(said.stdout)
-    except (InstallFailed, TypeError, ValueError):
+        version, executable, *_ = map(str, _asked(found, bench))
+    except (InstallFailed, ValueError):
         return None
     if nodesemver.valid(version, loose=True) is None:
         return None
     path = Path(os.path.realpath(executable))
-    npm = _npm_beside(path, environ)
+    bench.answers.setdefault((str(path), _ASK_NODE), bench.answers[found, _ASK_NODE])
+    npm = _npm_beside(path, bench.environ)
     return Node(path, version, () if npm is None else (str(path), str(npm)))
 
 
@@ -180,6 +226,9 @@ def _installed_node(folder: Path, version: str) -> Node | None:
 
 
 def _install_node(bench: "Bench", folder: Path, version: str) -> Node:
+    from octave.packages import uv
+    from octave.packages.wheels import Site
+
     bench.progress(f"downloading node {version}")
     staging = store.stage(bench.home, _NODE_LOCK)
     try:
@@ -221,6 +270,8 @@ def _check_node(prefix: Path, version: str, environ: Mapping[str, str]) -> None:
 
 
 def _other_python(bench: "Bench", wanted: str) -> Python | None:
+    from octave.packages import uv
+
     environ = uv.environ(bench)
     environ["PATH"] = _without_shims(environ)
     words: list[str | Path] = [uv.binary(), "python", "find", "--no-project", "--system", wanted]

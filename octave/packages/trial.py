@@ -106,8 +106,13 @@ def start_once(
 
 def unchecked(record: Record, error: StartFailed) -> Record:
     """Return the record of a server that was not started for want of something."""
+    return replace(record, unchecked_reason=with_command(error))
+
+
+def with_command(error: StartFailed) -> str:
+    """Return what is wrong and the command that mends it, where there is one, as one sentence."""
     hint = f" (`{error.hint}`)" if error.hint and error.hint.startswith("octave ") else ""
-    return replace(record, unchecked_reason=error.message + hint)
+    return error.message + hint
 
 
 def secret_values(server: ServerEntry, environment: Mapping[str, str]) -> list[str]:

@@ -3,9 +3,17 @@
 import contextlib
 import shutil
 
-from octave.errors import IntegrityFailed, ServerNotFound, did_you_mean
+from octave.errors import IntegrityFailed, ServerNotFound, StorageFailed, did_you_mean
 from octave.home import Workspace
-from octave.packages import ledger, lockfile, manifest, manifest_edit, store, workspaces
+from octave.packages import (
+    approvals,
+    ledger,
+    lockfile,
+    manifest,
+    manifest_edit,
+    store,
+    workspaces,
+)
 from octave.packages.install import Outcome
 from octave.packages.placement import Site
 from octave.packages.secrets import Secrets
@@ -36,6 +44,7 @@ def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
             # A removal that was killed before its last step leaves it empty.
             (home.servers / name).rmdir()
         workspace.catalogue(name).unlink(missing_ok=True)
+        approvals.path_of(workspace.catalogue(name)).unlink(missing_ok=True)
         warning = _purge(workspace, name, shared=elsewhere != set()) if purge else ""
     return Outcome(name, "removed", warning=warning)
 
@@ -97,6 +106,13 @@ def _purge(workspace: Workspace, name: str, *, shared: bool) -> str:
     keys = [key for key in secrets.list() if key.startswith(f"{name}/")]
     if keys and shared:
         return f"the secrets of `{name}` are kept: another `octave.toml` may use them"
-    for key in keys:
+    return "; ".join(filter(None, [_forget(secrets, key) for key in keys]))
+
+
+def _forget(secrets: Secrets, key: str) -> str:
+    """Remove a secret; return why it is still there. All else is gone by then."""
+    try:
         secrets.remove(key)
+    except StorageFailed as error:
+        return error.message
     return ""

@@ -5,7 +5,7 @@ which is meant to be committed.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,14 +32,35 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a person is asked for."""
+
+    name: str
+    secret: bool
+    """The answer must not be seen while it is typed."""
+    description: str = ""
+    """The registry's words; foreign text."""
+    optional: bool = False
+    """No answer is an answer."""
+    found: bool = False
+    """No answer stands for the value that the environment has."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answers:
     """Where values come from: words of `-e`, a file, the environment, or a person."""
 
     words: tuple[str, ...] = ()
     """`KEY` or `KEY=VALUE`."""
     file: Mapping[str, str] = field(default_factory=dict, repr=False)
-    ask: Callable[[str], str] | None = None
-    """Asks a person for the value of a variable, hidden; None when nobody can be asked."""
+    ask: Callable[[Question], str] | None = None
+    """Asks a person; the empty text is no answer. None when nobody can be asked."""
+
+
+def is_secret_header(name: str) -> bool:
+    """Whether the value of a header of that name says who asks."""
+    plain = name.lower().removeprefix("proxy-")
+    return plain == "authorization" or _SECRET_LOOK.search(plain.replace("-", "_")) is not None
 
 
 def is_secret(name: str, known: PackageChoice | None) -> bool:
@@ -50,10 +71,32 @@ def is_secret(name: str, known: PackageChoice | None) -> bool:
     return _SECRET_LOOK.search(name) is not None
 
 
+def open_secrets(known: PackageChoice | None, args: Sequence[Value]) -> list[str]:
+    """Return the arguments that the registry calls secret and `args` give in clear.
+
+    Those of a name are recognised by it; any word may be one without.
+    """
+    words = [word for word in args if isinstance(word, str)]
+    found = []
+    for argument in known.arguments if known is not None else ():
+        name = argument.name
+        given = [word for word in words if name is None or word.partition("=")[0] == name]
+        if argument.secret and given:
+            found.append(name or argument.placeholder)
+    return found
+
+
 def sort(
-    server: str, answers: Answers, known: PackageChoice | None, environ: Mapping[str, str]
+    server: str,
+    answers: Answers,
+    known: PackageChoice | None,
+    environ: Mapping[str, str],
+    settled: Collection[str] = (),
 ) -> Given:
     """Return the values of `answers` for `server`, secrets apart from plain ones.
+
+    Where a person can be asked, that is done for what `known` requires and nobody gave; variables
+    in `settled` are there already.
 
     Raises:
         UsageError: a malformed word, or a secret's value in argv.
@@ -63,15 +106,57 @@ def sort(
     for word in answers.words:
         name, equals, value = word.partition("=")
         if not _NAME.fullmatch(name):
+            # What follows the equals sign may be meant to be a secret.
             raise UsageError(
-                f"`-e {word}` names no variable", hint="use `-e KEY` or `-e KEY=VALUE`"
+                f"`-e {name}{equals and '=...'}` names no variable",
+                hint="use `-e KEY` or `-e KEY=VALUE`",
             )
         if equals and is_secret(name, known):
             raise UsageError(
                 f"`{name}` is a secret, and a command line can be read by others",
                 hint=f"export {name} and use `-e {name}`, or use `--env-file FILE`",
             )
-        values[name] = value if equals else _value(name, answers, environ)
+        values[name] = value if equals else _value(name, answers, known, environ)
+    if known is not None and answers.ask is not None:
+        values |= _asked(known, answers.ask, environ, {*values, *settled})
+    return _sorted(server, values, known)
+
+
+def _asked(
+    known: PackageChoice,
+    ask: Callable[[Question], str],
+    environ: Mapping[str, str],
+    given: Collection[str],
+) -> dict[str, str]:
+    """Return what a person answers to what is required and not `given`."""
+
+    def answered(names: Collection[str]) -> Iterator[tuple[str, str]]:
+        for name in names:
+            found = ask(_question(name, known, optional=True, found=name in environ))
+            value = found or environ.get(name, "")
+            if value:
+                yield name, value
+
+    values = dict(answered([name for name in known.required_env if name not in given]))
+    groups = known.env_one_of
+    if any(set(group) <= set(given) for group in groups):
+        return values
+    for group in groups:
+        # The next way is asked for only by whom the first one does not suit.
+        values |= answered([name for name in group if name not in {*given, *values}])
+        if set(group) <= {*given, *values}:
+            break
+    return values
+
+
+def _question(
+    name: str, known: PackageChoice | None, *, optional: bool = False, found: bool = False
+) -> Question:
+    described = {each.name: each.description for each in known.variables} if known else {}
+    return Question(name, is_secret(name, known), described.get(name, ""), optional, found)
+
+
+def _sorted(server: str, values: Mapping[str, str], known: PackageChoice | None) -> Given:
     plain: dict[str, Value] = {}
     secrets: dict[str, str] = {}
     for name, text in values.items():
@@ -116,11 +201,13 @@ def read_file(path: Path) -> dict[str, str]:
     return found
 
 
-def _value(name: str, answers: Answers, environ: Mapping[str, str]) -> str:
+def _value(
+    name: str, answers: Answers, known: PackageChoice | None, environ: Mapping[str, str]
+) -> str:
     if name in environ:
         return environ[name]
     if answers.ask is not None:
-        return answers.ask(name)
+        return answers.ask(_question(name, known))
     raise MissingAnswer(
         f"`{name}` is not set here, and nobody can be asked for it",
         hint=f"export {name}, or use `--env-file FILE`",

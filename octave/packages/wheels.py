@@ -8,6 +8,7 @@ changed there arrives without a word. So every file is compared with the RECORD 
 import base64
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -31,7 +32,7 @@ class Site:
     def at(cls, folder: Path) -> "Site":
         """Return what lies in `folder`, a site-packages or the target of an installation."""
         found = distributions(path=[str(folder)])
-        return cls(folder, {canonicalize_name(one.metadata["Name"]): one for one in found})
+        return cls(folder, {canonicalize_name(_told(one, "Name")): one for one in found})
 
     @classmethod
     def of(cls, environment: Path) -> "Site":
@@ -66,6 +67,14 @@ class Site:
         found = self._package(package).metadata.get_all("Requires-Python")
         return found[0] if found else None
 
+    def readme(self, package: str) -> str:
+        """Return the long description that `package` came with; empty when it has none.
+
+        Raises:
+            InstallFailed: it is not here.
+        """
+        return str(self._package(package).metadata.json.get("description", ""))
+
     def runs_on(self, minor: str) -> bool:
         """Whether this belongs to an environment of that feature release of Python, `3.11`."""
         return self.folder.parent.name == f"python{minor}"
@@ -77,7 +86,7 @@ class Site:
             IntegrityFailed: a package is missing, too much, or of another version.
         """
         locked = [(str(row["name"]), Version(str(row["version"])), "marker" in row) for row in rows]
-        here = {(name, Version(one.version)) for name, one in self.packages.items()}
+        here = {(name, Version(_told(one, "Version"))) for name, one in self.packages.items()}
         known = {(name, version) for name, version, _ in locked}
         needed = {(name, version) for name, version, optional in locked if not optional}
         wrong = sorted(name for name, _ in (here - known) | (needed - here))
@@ -87,25 +96,44 @@ class Site:
                 hint="remove the server from `octave.lock`, then install it again",
             )
 
+    def held(self, rows: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
+        """Return those of the locked `rows` that are here, in the version they name."""
+        here = {name: Version(_told(one, "Version")) for name, one in self.packages.items()}
+        return [row for row in rows if here.get(str(row["name"])) == Version(str(row["version"]))]
+
     def changed_files(self) -> dict[str, str]:
         """Return, by package, a file that is missing or not what the wheel's RECORD says of it.
 
         Files without a hash (bytecode, the RECORD itself) say nothing.
         """
         found = {}
-        for name, package in self.packages.items():
-            record = package.read_text("RECORD") or ""
-            rows = [row for row in csv.reader(record.splitlines()) if len(row) > 1]
+        for name in self.packages:
+            rows = self._recorded(name)
             listed = [(path, said) for path, said, *_ in rows if said and path[-4:] != ".pyc"]
             wrong = [path for path, said in listed if not self._is_unchanged(path, said)]
             if wrong or not rows:
                 found[name] = wrong[0] if wrong else "RECORD"
         return found
 
+    def sources(self, package: str) -> list[str]:
+        """Return the paths of the modules of `package` in here, with slashes.
+
+        Raises:
+            InstallFailed: it is not here.
+        """
+        paths = [row[0] for row in self._recorded(package) if row[0].endswith(".py")]
+        return [path for path in paths if not path.startswith("/") and ".." not in path.split("/")]
+
+    def _recorded(self, package: str) -> list[list[str]]:
+        record = self._package(package).read_text("RECORD") or ""
+        return [row for row in csv.reader(record.splitlines()) if len(row) > 1]
+
     def _is_unchanged(self, path: str, said: str) -> bool:
         method, _, expected = said.partition("=")
         try:
-            digest = hashlib.new(method, (self.folder / path).read_bytes()).digest()
+            # A Path for each of some thousand files takes as long as reading them.
+            with open(f"{self.folder}/{path}", "rb") as file:  # noqa: PTH123
+                digest = hashlib.new(method, file.read()).digest()
         except (OSError, ValueError):
             return False
         # Some builders write hexadecimal digits where the specification wants base64.
@@ -117,3 +145,10 @@ class Site:
         if found is None:
             raise InstallFailed(f"`{name}` is not in the environment that was made for it")
         return found
+
+
+def _told(package: Distribution, field: str) -> str:
+    # `metadata` parses whole descriptions as mail, anew each time: a tenth of an installation.
+    head = (package.read_text("METADATA") or "").partition("\n\n")[0]
+    found = re.search(rf"^{field}:[ \t]*(.*?)[ \t]*$", head, re.IGNORECASE | re.MULTILINE)
+    return found[1] if found else str(package.metadata[field])

@@ -50,7 +50,8 @@ def require_trust(workspace: Workspace, manifest: Manifest) -> None:
     Raises:
         NotTrusted: it is not, or was changed since.
     """
-    harmless = not manifest.servers and not isinstance(manifest.settings.token, Reference)
+    says_nothing = not manifest.servers and not manifest.registries
+    harmless = says_nothing and not isinstance(manifest.settings.token, Reference)
     if not harmless and not trusted(workspace, manifest):
         known = _read(workspace.home).get(_key(workspace), {})
         change = "was changed since it was trusted" if "trust" in known else "is not trusted yet"
@@ -98,10 +99,31 @@ def installed(workspace: Workspace) -> dict[str, str]:
     return found
 
 
+def previous(workspace: Workspace) -> dict[str, str]:
+    """Return the folder of servers/NAME/ that each name meant before the one it means now."""
+    folders = _read(workspace.home).get(_key(workspace), {}).get("previous")
+    known = folders.items() if isinstance(folders, dict) else ()
+    return {name: folder for name, folder in known if isinstance(folder, str)}
+
+
+def set_previous(workspace: Workspace, name: str, folder: str | None) -> None:
+    """Say what `name` meant before, where that is not what was last remembered.
+
+    Raises:
+        OSError: the home cannot be written.
+    """
+    known = {key: value for key, value in previous(workspace).items() if key != name}
+    _note(workspace, {"previous": known | ({name: folder} if folder else {})})
+
+
+def known_manifests(home: Home) -> list[Path]:
+    """Return every manifest that the home knows of, its own included, sorted; not all exist."""
+    return sorted({home.manifest, *(Path(key) for key in _read(home) if Path(key).name)})
+
+
 def known_lockfiles(home: Home) -> list[Path]:
     """Return every lockfile that may still name an installed version, sorted."""
-    manifests = {home.manifest, *(Path(key) for key in _read(home))}
-    locks = (Workspace(home, manifest).lockfile for manifest in manifests if manifest.name)
+    locks = (Workspace(home, manifest).lockfile for manifest in known_manifests(home))
     return sorted(path for path in locks if path.exists())
 
 
@@ -125,11 +147,24 @@ def _note(workspace: Workspace, facts: Mapping[str, object]) -> None:
     with _locked(home):
         known = _read(home)
         before = known.get(_key(workspace), {})
-        if before == {**before, **facts}:
+        after = {**before, **facts}
+        if "installed" in facts:
+            after["previous"] = _left(before, facts["installed"])
+        if after in (before, {"previous": {}, **before}):
             return
-        known[_key(workspace)] = {**before, **facts}
+        known[_key(workspace)] = after
         content = json.dumps({"format": FORMAT, "workspaces": known}, indent=1, sort_keys=True)
         atomic_write(home.workspaces, content.encode() + b"\n")
+
+
+def _left(before: Mapping[str, Any], installed: object) -> dict[str, object]:
+    """Return what each name meant before, now that each means what `installed` says."""
+    past, known = before.get("installed"), before.get("previous")
+    past = past if isinstance(past, dict) else {}
+    known = known if isinstance(known, dict) else {}
+    now = installed if isinstance(installed, dict) else {}
+    changed = {name: past[name] for name in now if past.get(name, now[name]) != now[name]}
+    return {name: folder for name, folder in {**known, **changed}.items() if name in now}
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ straight to the connection. What happens next is decided by `lifecycle.decide` a
 """
 
 import logging
+import math
 import random
 import signal
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ PATIENCE_S = 1.5
 attempts are, so that whoever calls a server that cannot start knows within 3 s."""
 DRAIN_S = 5.0
 """How long an ordered stop waits for calls in flight."""
+REPLACED_DRAIN_S = 60.0
+"""The same where another version or another configuration takes over: as long as most AI tools wait
+for an answer. Later calls wait for the new process meanwhile."""
 _log = logging.getLogger(__name__)
 
 _KILLED = {"message": "it ended neither with its input nor on SIGTERM, and was killed (signal 9)"}
@@ -63,6 +67,8 @@ class Instance:
         self._closed = anyio.Event()
         self._is_closing = False
         self._start_scope = anyio.CancelScope()
+        self._is_outdated = False
+        """Its process is to be followed by another as soon as nobody uses it."""
         self._connection: Connection | None = None
         self._overdue_starts = 0
         self._calls = Calls(self._clock.monotonic_s)
@@ -194,6 +200,7 @@ class Instance:
 
     def replaced(self) -> None:
         """Say that `spec` has changed in more than its environment."""
+        self._is_outdated = True
         self._apply(lifecycle.Replaced())
 
     async def close(self) -> None:
@@ -246,7 +253,7 @@ class Instance:
         )
         try:
             with anyio.CancelScope() as self._start_scope:
-                self.was_killed = False
+                self.was_killed = self._is_outdated = False
                 opening = self._openings.next
                 async with connect(self.subject.spec, callbacks, opening=opening) as connection:
                     await self._serve(connection)
@@ -305,6 +312,21 @@ class Instance:
             tasks.cancel_scope.cancel()
         if self._course.kind == "stopping":
             await self._calls.drain(DRAIN_S)
+            if self._is_outdated and self._calls.in_flight:
+                with anyio.move_on_after(REPLACED_DRAIN_S - DRAIN_S):
+                    await self._drain_in_peace()
+
+    async def _drain_in_peace(self) -> None:
+        """Wait for calls in flight until a person wants it down."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_ordered_down, tasks.cancel_scope)
+            await self._calls.drain(math.inf)
+            tasks.cancel_scope.cancel()
+
+    async def _until_ordered_down(self, scope: anyio.CancelScope) -> None:
+        while not self.is_ordered_down:
+            await self._course.change()
+        scope.cancel()
 
     async def _watch(self, connection: Connection) -> None:
         await connection.closed.wait()

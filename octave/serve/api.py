@@ -32,6 +32,7 @@ STATUS_OF: Mapping[str, int] = {
     "not_running": 409,
     "manifest_invalid": 409,
     "not_trusted": 409,
+    "not_approved": 403,
     "start_failed": 502,
     "server_died": 502,
     "server_busy": 503,

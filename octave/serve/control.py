@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from octave.errors import CallTimedOut, OctaveError, UsageError
+from octave.errors import CallTimedOut, NotApproved, OctaveError, UsageError
 from octave.gateway import bridge, schemas
 from octave.gateway.eras import Envelope
 from octave.gateway.listing import text_of
@@ -81,9 +81,10 @@ class Control:
             self._router.server(name)
         servers = await self._supervisor.snapshot(names or None)
         for server in servers:
-            known = self._router.catalogue.get(server["name"])
+            known = self._router.catalogue.listing(server["name"])
             figures = self._router.server(server["name"]).figures
-            server["tools"] = None if known is None else len(known.tools)
+            server["tools"] = None if known is None else len(known.offered.tools)
+            server["unapproved"] = None if known is None else len(known.unapproved)
             server |= {"lastMs": figures.last_ms, "averageMs": figures.average_ms}
         return {"runtime": self._runtime.describe(), "servers": servers}
 
@@ -108,6 +109,7 @@ class Control:
         async with self._reloading:
             profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(self._runtime.specs())
+            self._router.catalogue.approving.respecified(self._supervisor.servers)
             audience = self._router.audience
         for name in touched["added"]:
             self._router.server(name).asker.interests.level = audience.most_verbose(name)
@@ -117,7 +119,9 @@ class Control:
     async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:
         """Return a raw JSON array of ``{"server", "qualifiedName", ...the definition}``.
 
-        Before the definition stands `_problem`, why AI tools are not shown it, where that is so.
+        Before the definition stand `_problem`, why AI tools are not shown it, and `_approval`, how
+        it differs from what was approved ("new", "changed", "annotations", "unreadable"), where
+        that is so.
         With `fresh` the `server` is asked now, whatever is known of it.
 
         Raises:
@@ -132,10 +136,11 @@ class Control:
             _with_members(
                 tool if problem is None else schemas.readable(tool),
                 {"server": name, "qualifiedName": qualified(name, text_of(tool, "name") or "")}
-                | ({} if problem is None else {"_problem": problem}),
+                | ({} if problem is None else {"_problem": problem})
+                | ({} if finding is None else {"_approval": finding}),
                 first=True,
             )
-            for name, tool, problem in found
+            for name, tool, problem, finding in found
         )
 
     async def api_tools(self) -> bytes:
@@ -145,7 +150,8 @@ class Control:
             _with_members(
                 tool, {"_serverId": name, "_serverName": servers[name].spec.title or name}
             )
-            for name, tool, _ in await self._router.merged_tools()
+            for name, tool, _, finding in await self._router.merged_tools()
+            if finding is None or not servers[name].spec.approvals.blocks
         )
         return b'{"tools":%b}' % tools
 
@@ -173,7 +179,13 @@ class Control:
         return {}
 
     async def _call(self, call: Call, on_progress: OnProgress | None) -> bytes:
-        server, tool = await self._router.find_tool(call.tool, call.server)
+        try:
+            server, tool = await self._router.find_tool(call.tool, call.server)
+        except NotApproved as error:
+            refused = self._router.server(error.details["server"])
+            approving = self._router.catalogue.approving
+            error.details["diff"] = await approving.difference(refused, error.details["tool"])
+            raise
         params = b'{"name":%b,"arguments":%b}' % (json.dumps(tool).encode(), call.arguments)
         if on_progress is not None:
             params = b'%b,"_meta":{"progressToken":%d}}' % (params[:-1], _REQUEST_ID)

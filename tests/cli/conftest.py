@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.desk import Desk
+from tests.packages.npm_registry import NpmRegistry, running
 from tests.packages.story import World
 from tests.packages.wheel_index import WheelIndex
 
@@ -19,3 +20,14 @@ def world(tmp_path: Path) -> Iterator[World]:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     with Desk(tmp_path) as made:
         yield made
+
+
+@pytest.fixture
+def npm(world: World) -> Iterator[NpmRegistry]:
+    """A registry that the npm of `world` asks."""
+    made = running()
+    registry = next(made)
+    world.environ |= {"npm_config_registry": registry.url, "npm_config_fetch_retries": "0"}
+    yield registry
+    for _ in made:
+        pass

@@ -63,6 +63,8 @@ class Desk:
             "LANG": "C.UTF-8",
             "OCTAVE_HOME": str(self.home),
             "PYTHONPATH": str(CHECKOUT),
+            # The keyring of whoever runs the tests is none of their business.
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
         }
         self._children: list[subprocess.Popen[bytes]] = []
 

@@ -4,13 +4,15 @@ import json
 import stat
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from octave.clients.table import words
+from octave.clients import jsonc
+from octave.clients.table import CLIENTS, words
 
 COMMAND, *WORDS = words(sys.executable)
 NEXT = "next: restart Claude Code; `claude mcp list` tells whether it connects\n"
@@ -105,10 +107,11 @@ def test_the_list_shows_what_is_here_and_what_is_connected(user):
     code, stdout, stderr = user("list")
     lines = [line.split() for line in stdout.splitlines()]
     assert (code, stderr) == (0, "")
-    assert lines == [
+    assert lines[:2] == [
         ["ID", "NAME", "PRESENT", "CONNECTED", "FILE"],
         ["claude", "Claude", "Code", "no", "no", "~/.claude.json"],
     ]
+    assert [line[0] for line in lines[1:]] == list(CLIENTS)
     user.have_claude()
     user("add", "claude")
     assert user("list")[1].splitlines()[1].split()[3:] == ["yes", "yes", "~/.claude.json"]
@@ -118,17 +121,17 @@ def test_the_list_shows_what_is_here_and_what_is_connected(user):
 
 @pytest.mark.parametrize("arguments", [("--json", "list"), ("list", "--json")])
 def test_the_list_as_json(user, arguments):
-    assert user.document(*arguments) == [
-        {
-            "id": "claude",
-            "title": "Claude Code",
-            "present": False,
-            "connected": False,
-            "here": False,
-            "file": "~/.claude.json",
-            "problem": None,
-        }
-    ]
+    first, *others = user.document(*arguments)
+    assert first == {
+        "id": "claude",
+        "title": "Claude Code",
+        "present": False,
+        "connected": False,
+        "here": False,
+        "file": "~/.claude.json",
+        "problem": None,
+    }
+    assert [row["id"] for row in (first, *others)] == list(CLIENTS)
 
 
 def test_the_list_names_a_file_that_it_cannot_read_and_goes_on(user):
@@ -137,7 +140,7 @@ def test_the_list_names_a_file_that_it_cannot_read_and_goes_on(user):
     code, stdout, stderr = user("list")
     assert (code, stderr) == (0, f"warning: {problem}\n")
     assert stdout.splitlines()[1].split()[3:5] == ["yes", "unknown"]
-    (row,) = user.document("list", "--json")
+    row, *_ = user.document("list", "--json")
     assert (row["connected"], row["problem"]) == (False, problem)
 
 
@@ -190,6 +193,7 @@ def test_add_and_remove_as_json(user):
         "status": "added",
         "file": "~/.claude.json",
         "backup": "~/.claude.json.octave-backup",
+        "notes": [],
         "dryRun": False,
         "error": None,
     }
@@ -202,6 +206,51 @@ def test_an_unknown_tool_is_told_with_what_it_may_have_been(user):
     assert user("add", "cluade") == (4, "", error)
     assert user("remove", "emacs")[2].endswith("hint: octave client list\n")
     assert user.error("add", "cluade", "--json")["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("tool", "file", "before", "after"),
+    [
+        ("claude-desktop", ".config/Claude/claude_desktop_config.json", "{}", "mcpServers"),
+        ("cursor", ".cursor/mcp.json", '{"mcpServers": {}}', "mcpServers"),
+        ("windsurf", ".codeium/windsurf/mcp_config.json", "", "mcpServers"),
+        ("vscode", ".config/Code/User/mcp.json", '{"inputs": [], // c\n}', "servers"),
+        ("gemini", ".gemini/settings.json", '{"theme": "x"}', "mcpServers"),
+        ("codex", ".codex/config.toml", 'model = "o9"  # c\n\n[tui]\nx = 1\n', "mcp_servers"),
+    ],
+)
+def test_each_tool_gets_an_entry_in_its_own_words_and_its_bytes_back(
+    user, tool, file, before, after
+):
+    path = user.home / file
+    path.parent.mkdir(parents=True)
+    path.write_text(before, encoding="utf-8")
+    assert user("add", tool, "-q")[:2] == (0, f"added {tool} ~/{file}\n")
+    text = path.read_text(encoding="utf-8")
+    document = tomllib.loads(text) if tool == "codex" else jsonc.parse(text).value
+    kind = {"type": "stdio"} if tool == "vscode" else {}
+    expected = {**kind, "command": COMMAND, "args": [*WORDS, "proxy"], "env": {}}
+    assert document[after] == {"octave": expected}
+    (row,) = [each for each in user.document("list", "--json") if each["id"] == tool]
+    assert (row["present"], row["connected"], row["here"]) == (True, True, True)
+    assert user("undo", tool, "-q")[:2] == (0, f"undone {tool} ~/{file}\n")
+    assert path.read_text(encoding="utf-8") == before
+    user("add", tool)
+    user("remove", tool)
+    assert path.read_text(encoding="utf-8") == before
+
+
+def test_undo_takes_back_the_last_change_and_shows_it(user):
+    user.file.write_bytes(USUAL)
+    user("add", "claude")
+    code, stdout, stderr = user("undo", "--dry-run")
+    assert (code, stderr) == (0, "")
+    assert '-\t\t"octave": {' in stdout
+    (undone,) = user.document("undo", "--json")["results"]
+    assert (undone["id"], undone["status"]) == ("claude", "undone")
+    assert user.file.read_bytes() == USUAL
+    assert user("list")[1].splitlines()[1].split()[4] == "no"
+    assert user("undo", "cluade")[0] == 4
 
 
 def test_of_several_tools_each_is_reported_and_the_failure_tells(user):
@@ -274,7 +323,7 @@ def test_a_projects_scope_names_the_projects_manifest(user):
     found = json.loads((user.cwd / ".mcp.json").read_bytes())["mcpServers"]["octave"]
     assert found == entry("--manifest", str(manifest))
     assert not user.file.exists()
-    (row,) = user.document("list", "--json")
+    row, *_ = user.document("list", "--json")
     assert (row["present"], row["connected"], row["here"]) == (False, True, True)
     assert row["file"] == "{cwd}/.mcp.json"
     assert user("remove", "claude", "--scope", "project")[0] == 0

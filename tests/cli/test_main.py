@@ -77,7 +77,7 @@ def test_the_table_of_exit_codes_is_printed_from_the_code(world: World) -> None:
         ),
         (["frobnicate"], "error: there is no verb `frobnicate`\nhint: octave --help\n"),
         (["\x1b[2J"], "error: there is no verb `\\x1b[2J`\nhint: octave --help\n"),
-        (["help", "lst"], "error: there is no verb `lst`\nhint: did you mean `list`?\n"),
+        (["help", "lst"], "error: there is no verb `lst`\nhint: did you mean `list` or `set`?\n"),
         (["uninstall"], "error: Missing argument 'NAME'\nhint: octave uninstall --help\n"),
         (["info", "a", "b"], None),
         (["list", "--bogus"], None),

@@ -20,6 +20,7 @@ def test_an_install_tells_its_steps_what_was_done_and_what_is_next(world: World)
         "resolving story-good\n"
         "installing story-good 1.0\n"
         "checking the files of story-good\n"
+        "compiling story-good\n"
         "starting `story-good` once\n"
         "done in N s\n"
         "next: `octave tools story-good`, or `octave client add claude`\n",
@@ -139,6 +140,7 @@ PROJECT = """
 [servers.good]
 package = "pypi:story-good"
 version = "<2"
+registry_name = "com.example/good"
 args = ["--x", "\\u001b[2J"]
 pass_env = ["SSH_AUTH_SOCK"]
 
@@ -165,6 +167,7 @@ def test_trust_shows_all_that_it_is_asked_for(world: World) -> None:
     shown = (
         "`octave.toml` wants to run:\n"
         "  good: pypi:story-good@<2 --x \\x1b[2J\n"
+        "    started as a registry says of com.example/good\n"
         "    of your environment: SSH_AUTH_SOCK\n"
         "  own: sh -c evil\n"
         "    in sub\n"

@@ -10,8 +10,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import given, settings
 
-from octave.clients import connect
-from octave.clients.connect import Change, Connection
+from octave.clients import connect, document
+from octave.clients.document import Change, Connection
 from octave.clients.table import CLIENTS, Command
 from octave.errors import Locked, OctaveError, StorageFailed
 from octave.home import Home
@@ -371,7 +371,7 @@ def test_the_tools_own_lock_is_waited_for(desk):
 def test_another_octave_that_hangs_is_told(desk, monkeypatch):
     desk.home.locks.mkdir(parents=True, mode=0o700)
     desk.home.root.chmod(0o700)
-    monkeypatch.setattr(connect, "LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr(document, "LOCK_WAIT_S", 0.0)
     with FileLock(desk.home.locks / "clients.json.lock"), pytest.raises(Locked) as caught:
         connect.add(desk.link)
     assert caught.value.hint == "end that process, then try again"

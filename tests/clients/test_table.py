@@ -97,3 +97,18 @@ def test_every_tool_is_found_by_its_id_and_has_files_and_a_next_step():
         for place in client.places.values():
             assert place.names
             assert bool(place.variable) == bool(place.moved)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "expected"),
+    [
+        ("claude-desktop", None, ".config/Claude/claude_desktop_config.json"),
+        ("claude-desktop", "XDG_CONFIG_HOME", "moved/Claude/claude_desktop_config.json"),
+        ("vscode", "XDG_CONFIG_HOME", "moved/Code/User/mcp.json"),
+        ("codex", "CODEX_HOME", "moved/config.toml"),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "darwin", reason="other folders there")
+def test_a_moved_folder_is_followed(tmp_path, name, variable, expected):
+    environ = {} if variable is None else {variable: f"{tmp_path}/moved"}
+    assert CLIENTS[name].places["user"].file(tmp_path, environ) == tmp_path / expected

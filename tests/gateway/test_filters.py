@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from octave.errors import ToolNotFound
+from octave.packages.definitions import Finding
 from octave.packages.launch import ToolFilter
 from octave.runtime import wire
 from tests.gateway.conversation import Client, Desk, call, desk, error_code, odd
@@ -81,12 +82,12 @@ async def test_a_changed_filter_counts_at_once(tmp_path: Path) -> None:
 
 async def test_commands_do_not_find_a_denied_tool(tmp_path: Path) -> None:
     async with desk(tmp_path, replace(odd("one"), tools=ToolFilter(deny=("echo",)))) as found:
-        assert b'"echo"' not in b"".join(tool for _, tool, _ in await merged(found))
+        assert b'"echo"' not in b"".join(tool for _, tool, *_ in await merged(found))
         with pytest.raises(ToolNotFound):
             await found.router.find_tool("echo", "one")
 
 
-async def merged(found: Desk) -> list[tuple[str, bytes, str | None]]:
+async def merged(found: Desk) -> list[tuple[str, bytes, str | None, Finding | None]]:
     return await found.router.merged_tools()
 
 

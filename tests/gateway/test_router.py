@@ -16,13 +16,13 @@ pytestmark = pytest.mark.anyio
 async def test_tools_of_all_servers_are_merged_as_they_were_given(two: Desk) -> None:
     merged = await two.router.merged_tools()
     (own,) = directly(odd("two"), wire.request(1, LISTS["tools"]))
-    tools = [tool for server, tool, _ in merged if server == "two"]
+    tools = [tool for server, tool, *_ in merged if server == "two"]
     assert wire.member(own, "result") == b'{"tools":[%b]}' % b",".join(tools)
-    assert [server for server, _, _ in merged] == ["one"] * len(tools) + ["two"] * len(tools)
+    assert [server for server, *_ in merged] == ["one"] * len(tools) + ["two"] * len(tools)
 
 
 async def test_tools_of_named_servers_come_alone(two: Desk) -> None:
-    assert {server for server, _, _ in await two.router.merged_tools(["two"])} == {"two"}
+    assert {server for server, *_ in await two.router.merged_tools(["two"])} == {"two"}
     with pytest.raises(ServerNotFound):
         await two.router.merged_tools(["two", "three"])
 

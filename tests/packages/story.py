@@ -89,6 +89,7 @@ class World:
             "TMPDIR": str(self.root),
             "OCTAVE_HOME": str(self.home),
             "PYTHONPATH": str(CHECKOUT),
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
             # A child that is killed or may write little must not leave half a cache behind.
             "PYTHONDONTWRITEBYTECODE": "1",
             "UV_DEFAULT_INDEX": self.index.url,
@@ -98,7 +99,12 @@ class World:
         }
 
     def offer(
-        self, name: str, server: str, version: str = "1.0", scripts: Sequence[str] | None = None
+        self,
+        name: str,
+        server: str,
+        version: str = "1.0",
+        scripts: Sequence[str] | None = None,
+        readme: str = "",
     ) -> None:
         """Put a server on the index: the name of a file in tests/servers, or a program."""
         known = SERVERS / f"{server}.py"
@@ -111,7 +117,8 @@ class World:
             f"{module}/__init__.py": "def main():\n    import " + module + ".server\n",
             f"{module}/server.py": code,
             "_base.py": (SERVERS / "_base.py").read_text(encoding="utf-8"),
-            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            f"\n{readme}\n",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             f"{info}/entry_points.txt": f"[console_scripts]\n{points}",
         }

@@ -1,6 +1,5 @@
 import base64
 import hashlib
-import json
 import stat
 import string
 import time
@@ -15,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octave.errors import IntegrityFailed
-from octave.packages.lockfile import Lock, Pin, ToolPin, definition_hashes, dump, parse, read, write
+from octave.packages.definitions import ToolPin
+from octave.packages.lockfile import Lock, Pin, dump, parse, read, write
 
 
 def sha512(text: str) -> str:
@@ -384,79 +384,3 @@ def test_a_lock_of_megabytes_is_written_and_read_fast(tmp_path):
     assert (tmp_path / "octave.lock").stat().st_size > 700_000
     assert took_s < 0.5
     assert read(tmp_path / "octave.lock").pins == pins
-
-
-TOOL = {
-    "name": "echo",
-    "title": "Echo",
-    "description": "Says ü.",
-    "inputSchema": {"type": "object", "properties": {"b": {}, "a": {}}},
-    "annotations": {"readOnlyHint": True},
-}
-
-
-def hashed(**changes: object) -> ToolPin:
-    tool = {key: value for key, value in (TOOL | changes).items() if value is not ...}
-    return definition_hashes(json.dumps(tool).encode())
-
-
-def test_a_definition_is_hashed_as_canonical_json():
-    canonical = (
-        '{"description":"Says ü.","inputSchema":{"properties":{"a":{},"b":{}},"type":"object"},'
-        '"name":"echo","title":"Echo"}'
-    )
-    assert hashed() == ToolPin(
-        "echo",
-        hashlib.sha256(canonical.encode()).hexdigest(),
-        hashlib.sha256(b'{"readOnlyHint":true}').hexdigest(),
-    )
-    assert hashed(annotations=...).annotations_sha256 == hashlib.sha256(b"null").hexdigest()
-
-
-def test_layout_and_other_members_do_not_change_a_definition():
-    other = json.dumps(dict(reversed(TOOL.items())), indent=2, ensure_ascii=False).encode()
-    assert definition_hashes(other) == hashed() == hashed(_meta={"x": 1}, icons=[])
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"title": "Echo!"},
-        {"title": ...},
-        {"description": "Says u."},
-        {"inputSchema": {"type": "object"}},
-        {"outputSchema": {"type": "object"}},
-    ],
-)
-def test_every_part_of_a_definition_counts(changes):
-    assert hashed(**changes).sha256 != hashed().sha256
-    assert hashed(**changes).annotations_sha256 == hashed().annotations_sha256
-
-
-def test_annotations_are_told_apart():
-    changed = hashed(annotations={"readOnlyHint": False})
-    assert changed.sha256 == hashed().sha256
-    assert changed.annotations_sha256 != hashed().annotations_sha256
-
-
-def test_half_a_surrogate_pair_can_be_hashed():
-    assert definition_hashes(b'{"name": "a", "description": "\\ud800"}').name == "a"
-
-
-@pytest.mark.parametrize(
-    "tool",
-    [
-        b"",
-        b"[]",
-        b"{}",
-        b"\xff",
-        b'{"name": 1}',
-        b'{"name": "a", "name": "b"}',
-        b'{"name": "a", "inputSchema": {"x": 1, "x": 2}}',
-        b'{"name": "a", "inputSchema": ' + b"[" * 100_000,
-    ],
-    ids=range(8),
-)
-def test_what_two_readers_could_read_differently_is_no_definition(tool):
-    with pytest.raises(IntegrityFailed, match="the definition of a tool"):
-        definition_hashes(tool)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from octave.packages.ecosystems.npm_tar import BadArchive, CaseCollision, Limits, unpack
+from octave.packages.ecosystems.npm_tar import BadArchive, Collision, Limits, unpack
 
 
 def member(name: str, content: bytes = b"", *, kind: bytes = b"0", mode: int = 0o644) -> bytes:
@@ -221,5 +221,5 @@ def test_a_pax_name_is_checked_like_any_other(tmp_path):
 def test_names_that_differ_in_case_are_a_collision_only_where_case_is_ignored(tmp_path):
     members = (member("p/Read.me", b"1"), member("p/READ.ME", b"2"))
     assert unpack(tarball(*members), tmp_path) == 2
-    with pytest.raises(CaseCollision):
+    with pytest.raises(Collision):
         unpack(tarball(*members), tmp_path, fold_case=True)

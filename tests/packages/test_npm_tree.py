@@ -1,96 +1,34 @@
 """Installing locked npm packages from a registry on loopback, and checking the result."""
 
-import base64
 import gzip
-import hashlib
-import io
 import json
-import tarfile
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from octave.errors import InstallFailed, IntegrityFailed, RegistryUnreachable
+from octave.errors import InstallFailed, IntegrityFailed, RegistryUnreachable, StorageFailed
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess
 from octave.packages.ecosystems.npm_tree import empty, fill, verify
-
-
-def package_tarball(name: str, version: str = "1.0.0", **files: str) -> bytes:
-    manifest = json.dumps({"name": name, "version": version, "bin": "index.js"})
-    contents = {"package.json": manifest, "index.js": f"// {name}", **files}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, text in contents.items():
-            info = tarfile.TarInfo(f"package/{path}")
-            info.size = len(text.encode())
-            archive.addfile(info, io.BytesIO(text.encode()))
-    return gzip.compress(buffer.getvalue(), mtime=0)
-
-
-def sha512(content: bytes) -> str:
-    return "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
-
-
-def row(path: str, content: bytes, **more: object) -> dict[str, object]:
-    return {
-        "path": f"node_modules/{path}",
-        "version": "1.0.0",
-        "integrity": sha512(content),
-        **more,
-    }
-
-
-class LoopbackRegistry:
-    """Serves `answers[path] = (status, body)` and remembers what was asked for."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, bytes]] = {}
-        self.asked: list[str] = []
-        self.accesses = 0
-        registry = self
-
-        class Answer(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                registry.asked.append(self.path)
-                status, body = registry.answers.get(self.path, (404, b""))
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("Location", body.decode())
-                    body = b""
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/base/"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-
-    def publish(self, name: str, content: bytes) -> bytes:
-        self.answers[f"/base/{name}/-/{name.rpartition('/')[2]}-1.0.0.tgz"] = (200, content)
-        return content
-
-    def access(self) -> RegistryAccess:
-        self.accesses += 1
-        return RegistryAccess(self.url)
+from tests.packages.npm_registry import (
+    NpmRegistry,
+    package_tarball,
+    row,
+    running,
+    sha512,
+    tarball_path,
+)
+from tests.small_disk import small_disk
 
 
 @pytest.fixture
-def registry() -> Iterator[LoopbackRegistry]:
-    registry = LoopbackRegistry()
-    registry.thread.start()
-    yield registry
-    registry.server.shutdown()
-    registry.thread.join()
-    registry.server.server_close()
+def registry() -> Iterator[NpmRegistry]:
+    yield from running()
 
 
 @pytest.fixture
@@ -134,7 +72,7 @@ def test_a_second_tree_comes_from_the_cache_alone(registry, target, tarballs, tm
 
 def test_other_bytes_than_the_locked_ones_are_refused_with_both_values(registry, target, tarballs):
     locked = package_tarball("a")
-    other = registry.publish("a", package_tarball("a", evil="x"))
+    other = registry.publish("a", package_tarball("a", files={"evil": "x"}))
     with pytest.raises(IntegrityFailed) as caught:
         fill([row("a", locked)], target, tarballs, registry.access)
     assert "`a` 1.0.0" in caught.value.message
@@ -198,6 +136,132 @@ def test_nobody_listening_is_unreachable(registry, target, tarballs):
         fill([row("a", b"x")], target, tarballs, lambda: gone)
 
 
+def test_a_download_that_ends_early_is_tried_again(registry, target, tarballs):
+    content = registry.publish("a", package_tarball("a"))
+    registry.cut.add(tarball_path("a"))
+    fill([row("a", content)], target, tarballs, registry.access)
+    assert registry.asked == [tarball_path("a")] * 2
+    assert cached(tarballs)[0].read_bytes() == content
+
+
+def test_what_a_killed_download_left_goes_with_the_next_one(registry, target, tarballs):
+    tarballs.mkdir(mode=0o700)
+    litter = tarballs / ".0123456789abcdef.0123456789ab.tmp"
+    litter.write_bytes(b"half")
+    fill([row("a", registry.publish("a", package_tarball("a")))], target, tarballs, registry.access)
+    assert not litter.exists()
+
+
+def test_an_installation_that_was_killed_in_a_download_is_done_again(
+    registry, target, tarballs, tmp_path
+):
+    names = [f"p{number}" for number in range(10)]
+    rows = [row(name, registry.publish(name, package_tarball(name))) for name in names]
+    registry.held[tarball_path("p5")] = threading.Event()
+    code = (
+        "import json, sys; from pathlib import Path;"
+        "from octave.packages.ecosystems.npm_command import RegistryAccess;"
+        "from octave.packages.ecosystems.npm_tree import fill;"
+        "rows, target, tarballs, url = json.loads(sys.argv[1]);"
+        "fill(rows, Path(target), Path(tarballs), lambda: RegistryAccess(url))"
+    )
+    half = tmp_path / "half"
+    half.mkdir()
+    words = json.dumps([rows, str(half), str(tarballs), registry.url])
+    with subprocess.Popen([sys.executable, "-c", code, words]) as child:
+        registry.seen.wait()
+        child.kill()
+    registry.held.pop(tarball_path("p5")).set()
+    fill(rows, target, tarballs, registry.access)
+    verify(rows, target, "p0", "node_modules/p0/index.js")
+    assert len(cached(tarballs)) == len(names)
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_registry(registry, target, tarballs):
+    rows = [row(name, registry.publish(name, package_tarball(name))) for name in ("a", "b")]
+    registry.held[tarball_path("a")] = threading.Event()
+
+    def interrupt() -> None:
+        registry.seen.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    # The registry is silent until the test is over, so this returns without it or never.
+    with pytest.raises(KeyboardInterrupt):
+        fill(rows, target, tarballs, registry.access)
+    thread.join()
+    assert not (target / "node_modules/a/index.js").exists()
+    assert not registry.held[tarball_path("a")].is_set()
+
+
+def test_the_first_failure_does_not_wait_for_a_silent_registry(registry, target, tarballs):
+    rows = [row(name, registry.publish(name, package_tarball(name))) for name in ("a", "b")]
+    registry.held[tarball_path("a")] = threading.Event()
+    registry.answers[tarball_path("b")] = (200, b"something else")
+    with pytest.raises(IntegrityFailed, match="`b`"):
+        fill(rows, target, tarballs, registry.access)
+    assert not registry.held[tarball_path("a")].is_set()
+
+
+def test_two_installations_at_once_share_one_cache(registry, tmp_path, tarballs):
+    names = [f"p{number}" for number in range(12)]
+    rows = [row(name, registry.publish(name, package_tarball(name))) for name in names]
+    targets = [tmp_path / "one", tmp_path / "two"]
+    failures: list[BaseException] = []
+
+    def work(target: Path) -> None:
+        target.mkdir()
+        try:
+            fill(rows, target, tarballs, registry.access)
+            verify(rows, target, "p0", "node_modules/p0/index.js")
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    threads = [threading.Thread(target=work, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(cached(tarballs)) == len(names)
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_tarball(registry, target, tmp_path):
+    content = registry.publish("a", package_tarball("a", files={"big": os.urandom(50_000).hex()}))
+    with small_disk(tmp_path / "disk", "4k"):
+        with pytest.raises(StorageFailed):
+            fill([row("a", content)], target, tmp_path / "disk" / "tarballs", registry.access)
+        assert not cached(tmp_path / "disk")
+
+
+def test_a_full_disk_under_the_tree_is_named(registry, tmp_path, tarballs):
+    content = registry.publish("a", package_tarball("a", files={"big": "x" * 100_000}))
+    with small_disk(tmp_path / "disk", "64k"), pytest.raises(StorageFailed):
+        fill([row("a", content)], tmp_path / "disk", tarballs, registry.access)
+
+
+def test_a_package_that_brings_another_rows_package_is_left_to_npm(registry, target, tarballs):
+    bundled = {"node_modules/b/package.json": "{}"}
+    rows = [
+        row("a", registry.publish("a", package_tarball("a", files=bundled))),
+        row("a/node_modules/b", registry.publish("b", package_tarball("b"))),
+    ]
+    with pytest.raises(NeedsNpm, match=r"`a` 1\.0\.0 brings a `node_modules/b` of its own"):
+        fill(rows, target, tarballs, registry.access)
+
+
+def test_what_a_package_bundles_comes_with_its_tarball(registry, target, tarballs):
+    inner = json.dumps({"name": "b", "version": "1.0.0"})
+    outer = package_tarball("a", files={"node_modules/b/package.json": inner})
+    bundled = {"path": "node_modules/a/node_modules/b", "version": "1.0.0", "inBundle": True}
+    rows = [row("a", registry.publish("a", outer)), bundled]
+    fill(rows, target, tarballs, registry.access)
+    verify(rows, target, "a", "node_modules/a/index.js")
+    assert registry.asked == [tarball_path("a")]
+
+
 def test_a_refused_archive_names_its_package(registry, target, tarballs):
     content = registry.publish("a", gzip.compress(b"\1" * 512))
     with pytest.raises(InstallFailed, match=r"tarball of `a` 1\.0\.0 is refused"):
@@ -209,12 +273,24 @@ def test_a_package_with_its_own_lock_is_left_to_npm(target, tarballs):
         fill([row("a", b"", hasShrinkwrap=True)], target, tarballs, None)
 
 
-def test_executables_that_packages_name_become_executable(registry, target, tarballs):
-    rows = [row("a", registry.publish("a", package_tarball("a")))]
+def test_executables_that_packages_name_become_executable_and_are_linked(
+    registry, target, tarballs
+):
+    names = ("a", "@s/b", "a/node_modules/c")
+    rows = [row(path, registry.publish(path, package_tarball(path)), name=path) for path in names]
     fill(rows, target, tarballs, registry.access)
     verify(rows, target, "a", "node_modules/a/index.js")
-    assert (target / "node_modules/a/index.js").stat().st_mode & 0o777 == 0o755
-    assert (target / "node_modules/a/package.json").stat().st_mode & 0o777 == 0o644
+    modules = target / "node_modules"
+    assert (modules / "a/index.js").stat().st_mode & 0o777 == 0o755
+    assert (modules / "a/package.json").stat().st_mode & 0o777 == 0o644
+    links = {
+        str(path.relative_to(modules)): str(path.readlink()) for path in modules.rglob(".bin/*")
+    }
+    assert links == {
+        ".bin/a": "../a/index.js",
+        ".bin/b": "../@s/b/index.js",
+        "a/node_modules/.bin/c": "../c/index.js",
+    }
 
 
 def lay(target: Path, name: str, version: str = "1.0.0") -> None:

@@ -313,6 +313,48 @@ def damage(bench: Bench, target: Path) -> None:
         path.write_text("evil = 1\n", encoding="utf-8")
 
 
+def test_modules_are_compiled_once_and_come_back_with_the_packages(
+    index: WheelIndex, bench: Bench
+) -> None:
+    index.add("some-server", "1.0", scripts=["some-server"])
+    pin = pin_of("some-server", resolve(bench, "some-server"))
+    steps: list[str] = []
+    bench = replace(bench, progress=steps.append)
+    modules = [bytecode_of(install(bench, pin, name)) for name in ("one", "two")]
+    assert modules[0] == modules[1] != {}
+    assert sum("compiling" in step for step in steps) == 1
+
+
+def test_servers_share_the_modules_of_a_package_they_both_need(
+    index: WheelIndex, bench: Bench
+) -> None:
+    index.add("shared", "1.0")
+    for name in ("one-server", "two-server"):
+        index.add(name, "1.0", scripts=[name], requires=["shared"])
+        install(bench, pin_of(name, resolve(bench, name)), name)
+    archives = bench.home.cache.glob("bytecode/*.pycs")
+    kept = [json.loads(path.read_bytes()[32:].partition(b"\n")[0]) for path in archives]
+    folders = sorted(path.partition("/")[0] for index in kept for path, _ in index)
+    assert folders == ["one_server", "shared", "two_server"]
+
+
+def bytecode_of(target: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in target.glob("venv/lib/python3.*/site-packages/some_server/**/*.pyc")
+    }
+
+
+def test_a_damaged_store_of_modules_only_costs_time(index: WheelIndex, bench: Bench) -> None:
+    index.add("some-server", "1.0", scripts=["some-server"])
+    pin = pin_of("some-server", resolve(bench, "some-server"))
+    before = bytecode_of(install(bench, pin))
+    (archive,) = bench.home.cache.glob("bytecode/*.pycs")
+    archive.write_bytes(archive.read_bytes().replace(b"some_server", b"same_server", 1))
+    assert bytecode_of(install(bench, pin, "again")).keys() == before.keys()
+    assert b"same_server" not in archive.read_bytes()
+
+
 def test_a_wheel_published_with_a_wrong_record_is_installed(
     index: WheelIndex, bench: Bench
 ) -> None:

@@ -79,7 +79,8 @@ def one_package(**changes: Any) -> Entry:
 
 
 def test_the_mandatory_servers_are_bundled(registry):
-    assert set(registry.names()) >= {"github", "slack", *GOLDEN}
+    assert set(registry.names()) >= {"github", "linear", "slack", *GOLDEN}
+    assert len(registry.names()) >= 83
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -91,7 +92,9 @@ def test_a_bundled_file_follows_the_official_schema(path):
     assert content["$schema"] == OFFICIAL
     assert len(content["title"]) <= 100
     assert not any("registryBaseUrl" in package for package in content["packages"])
-    assert content["version"] == content["packages"][0]["version"]
+    assert content["version"] in [one["version"] for one in content["packages"][:1]] or (
+        not content["packages"]
+    )
     urls = [content.get("websiteUrl"), content.get("repository", {}).get("url")]
     urls += [remote["url"] for remote in content.get("remotes", [])]
     assert all(url.startswith("https://") for url in urls if url is not None)
@@ -142,14 +145,17 @@ def test_the_schema_refuses_what_the_official_one_refuses(wrong):
         jsonschema.validate(json.loads(document(**wrong)), SCHEMA)
 
 
-def test_every_bundled_file_can_be_read_and_can_be_installed(registry):
+def test_every_bundled_file_can_be_read_and_says_how_its_server_is_got(registry):
     entries, warnings = registry.scan()
 
     assert warnings == ()
     assert [entry.short_name for entry in entries] == registry.names()
     assert sorted(path.stem for path in FILES) == registry.names()
     for entry in entries:
-        assert entry.preferred().installable
+        if entry.packages:
+            assert entry.preferred().installable
+        else:
+            assert entry.remotes or entry.deprecated, entry.short_name
         assert entry.categories, entry.short_name
         assert entry.license, entry.short_name
 
@@ -239,6 +245,7 @@ def test_github_is_the_archived_package_with_notes_and_never_its_namesake(regist
     assert choice.required_env == ("GITHUB_PERSONAL_ACCESS_TOKEN",)
     assert choice.secret_env == {"GITHUB_PERSONAL_ACCESS_TOKEN"}
     assert "archived" in entry.notes_for(choice)[0]
+    assert any("--remote" in note for note in entry.notes_for(choice))
     assert entry.package("npm", "github-mcp-server") is None
     assert registry.find_package("npm", "github-mcp-server") is None
     assert [remote.url for remote in entry.remotes] == ["https://api.githubcopilot.com/mcp/"]
@@ -414,8 +421,9 @@ def test_a_server_without_an_installable_package_says_which_forms_there_are(chan
     with pytest.raises(InstallFailed, match=why) as caught:
         entry.preferred()
 
-    assert caught.value.hint == "`octave info thing` shows what is known about it"
-    assert describe(entry)["install"] is None
+    connect = "octave add thing https://thing.test/sse" if entry.remotes else None
+    assert caught.value.hint == (connect or "`octave info thing` shows what is known about it")
+    assert describe(entry)["install"] == connect
 
 
 def test_fixed_arguments_become_elements_of_argv_and_open_ones_do_not():

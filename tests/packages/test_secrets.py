@@ -155,7 +155,7 @@ def test_a_file_may_lie_in_the_users_home(store, tmp_path, no_real_home):
         (
             Reference("secret", "github/TOKEN"),
             'the reference `{ secret = "github/TOKEN" }` cannot be resolved: no such secret',
-            "octave install github -e TOKEN",
+            "octave secret set github TOKEN",
         ),
         (
             Reference("file", "missing"),

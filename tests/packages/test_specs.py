@@ -283,6 +283,16 @@ def test_the_catalogue_of_a_remote_server_is_kept_by_its_address(workspace: Work
     assert one.fingerprint != same.fingerprint
 
 
+def test_a_pin_is_no_reason_to_restart_a_server(workspace: Workspace) -> None:
+    place(workspace)
+    found = []
+    for more in ("", "pinned = true\n", "replay = true\n"):
+        write(workspace, f'[servers.x]\npackage = "npm:x"\n{more}')
+        (spec,) = launch_specs(workspace, ENVIRON)
+        found.append(spec.fingerprint)
+    assert found[0] == found[1] != found[2]
+
+
 def test_who_says_who_asks_is_never_logged_in(workspace: Workspace) -> None:
     write(
         workspace,

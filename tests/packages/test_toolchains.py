@@ -8,7 +8,7 @@ import pytest
 from octave.errors import InstallFailed
 from octave.home import Home
 from octave.packages.ecosystems.base import Bench
-from octave.packages.toolchains import node, python
+from octave.packages.toolchains import node, platform_of, python
 
 OWN = ".".join(map(str, sys.version_info[:3]))
 
@@ -76,6 +76,18 @@ def test_the_private_node_serves_where_the_system_has_none_that_fits(
     found = node(bench, (wanted,))
     assert (found.path, found.version) == (prefix / "bin/node", "24.19.0")
     assert found.npm[1] == str(prefix / "lib/node_modules/npm/bin/npm-cli.js")
+
+
+def test_a_node_is_asked_once_however_often_it_is_wanted(tmp_path: Path) -> None:
+    bench = bench_with(tmp_path)
+    asked, program = tmp_path / "asked", tmp_path / "prefix/bin/node"
+    answer = json.dumps(["20.1.0", str(program), "linux", "arm64", "musl"])
+    program.write_text(f"#!/bin/sh\necho x >>{asked}\necho '{answer}'\n", encoding="utf-8")
+    program.chmod(0o755)
+    found = [node(bench), node(bench, (">=20",))]
+    assert platform_of(found[0], bench) == ("linux", "arm64", "musl")
+    assert found[0] == found[1]
+    assert asked.read_text(encoding="utf-8") == "x\n"
 
 
 def test_a_range_that_no_node_fits_is_said_with_what_is_there(tmp_path: Path) -> None:

@@ -4,7 +4,15 @@ import pytest
 
 from octave.errors import MissingAnswer, UsageError
 from octave.packages.registry import PackageChoice, Registry, bundled_folder
-from octave.packages.variables import Answers, is_secret, read_file, sort
+from octave.packages.variables import (
+    Answers,
+    Question,
+    is_secret,
+    is_secret_header,
+    open_secrets,
+    read_file,
+    sort,
+)
 from octave.settings import Reference
 
 
@@ -57,16 +65,16 @@ def test_the_registry_has_the_last_word_on_what_is_secret(grafana: PackageChoice
 
 
 def test_values_come_from_the_file_then_the_words_then_a_person() -> None:
-    asked: list[str] = []
+    asked: list[Question] = []
 
-    def ask(name: str) -> str:
-        asked.append(name)
+    def ask(question: Question) -> str:
+        asked.append(question)
         return "typed"
 
     answers = Answers(("A", "B", "C=given"), {"B": "file", "C": "file", "D": "file"}, ask)
     values = sort("x", answers, None, {"B": "shell"}).values
     assert values == {"A": "typed", "B": "shell", "C": "given", "D": "file"}
-    assert asked == ["A"]
+    assert asked == [Question("A", secret=False)]
 
 
 def test_without_a_person_a_missing_value_ends_it() -> None:
@@ -125,3 +133,49 @@ def test_a_file_that_cannot_be_read_says_why_and_shows_nothing(tmp_path: Path) -
     with pytest.raises(UsageError, match="not UTF-8") as caught:
         read_file(tmp_path / "env")
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("server", "args", "found"),
+    [
+        ("postgres", ("postgresql://u:p@h/d",), ["DATABASE_URL"]),
+        ("postgres", (Reference("secret", "postgres/DATABASE_URL"),), []),
+        ("postgres", (), []),
+        ("context7", ("--api-key", "hush"), ["--api-key"]),
+        ("context7", ("--api-key=hush",), ["--api-key"]),
+        ("context7", ("--other", "x"), []),
+        ("filesystem", ("/tmp",), []),
+    ],
+)
+def test_arguments_that_are_secrets_are_recognised(
+    server: str, args: tuple[str | Reference, ...], found: list[str]
+) -> None:
+    assert open_secrets(Registry(bundled_folder()).get(server).preferred(), args) == found
+
+
+def test_the_value_in_a_malformed_word_is_not_shown() -> None:
+    with pytest.raises(UsageError, match=r"`-e 1X=\.\.\.` names no variable") as caught:
+        sort("x", Answers(("1X=hush",)), None, {})
+    assert "hush" not in str(caught.value.as_json())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "authorization",
+        "Proxy-Authorization",
+        "X-API-Key",
+        "X-Auth-Token",
+        "Cookie",
+        "Api-Token",
+        "X-Secret",
+    ],
+)
+def test_headers_that_say_who_asks_are_secret(name: str) -> None:
+    assert is_secret_header(name)
+
+
+@pytest.mark.parametrize("name", ["X-Team", "Accept", "User-Agent", "X-Author", "X-Keyboard"])
+def test_other_headers_are_not(name: str) -> None:
+    assert not is_secret_header(name)

@@ -89,3 +89,14 @@ def test_other_packages_than_the_locked_ones_are_refused(
 def test_a_folder_that_is_no_environment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InstallFailed, match="not a virtual environment"):
         Site.of(tmp_path)
+
+
+def test_rows_that_are_held_are_those_of_the_version_that_is_here(environment: Path) -> None:
+    rows = [{"name": "some-server", "version": version} for version in ("0.9", "1.0.0", "1.1")]
+    assert Site.of(environment).held([*rows, {"name": "more", "version": "1"}]) == rows[1:2]
+
+
+def test_sources_are_the_modules_inside_the_folder(environment: Path) -> None:
+    with record(environment).open("a", encoding="utf-8") as file:
+        file.write("../../../bin/run.py,,\n/etc/x.py,,\n")
+    assert Site.of(environment).sources("some-server") == ["some_server.py"]

@@ -260,6 +260,51 @@ async def test_a_call_that_outlasts_the_drain_is_told_of_the_stop(
             await server.stop()
 
 
+async def test_calls_in_flight_end_with_the_process_they_began_with_when_it_is_replaced(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_S", 0.05)
+    answers: list[str] = []
+    spec = launch(state, "good")
+    async with running(state, spec) as run:
+        server = run["good"]
+        before = await call(server, "pid")
+
+        async def ask(tool: str, **arguments: object) -> None:
+            answers.append(await call(server, tool, **arguments))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(ask, "sleep", s=0.3))
+            await anyio.lowlevel.checkpoint()
+            await run.supervisor.reload([replace(spec, version="2")])
+            assert server.state == "stopping"
+            tasks.start_soon(ask, "pid")
+        assert answers[0] == "slept"
+        assert answers[1] != before
+
+
+async def test_a_stop_does_not_wait_as_long_as_a_replacement(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_S", 0.05)
+    spec = launch(state, "hang_on_call")
+    async with running(state, spec) as run:
+        server = run["hang-on-call"]
+        await call(server, "echo", text="x")
+        async with anyio.create_task_group() as tasks:
+
+            async def ask() -> None:
+                with pytest.raises(NotRunning, match="was stopped before it answered"):
+                    await call(server, "hang")
+
+            tasks.start_soon(ask)
+            await anyio.lowlevel.checkpoint()
+            await run.supervisor.reload([replace(spec, version="2")])
+            with anyio.fail_after(10):
+                await server.stop()
+        assert server.state == "stopped"
+
+
 async def test_a_stop_during_the_start_does_not_wait_for_it(state: Path) -> None:
     async with running(state, launch(state, "slow_start", "30")) as run:
         server = run["slow-start"]

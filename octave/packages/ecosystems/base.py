@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from octave.home import Home
+from octave.packages.commands import Output
 from octave.packages.lockfile import GraphRow, Pin
 
 
@@ -23,6 +24,8 @@ class Wanted:
     """Which of the package's executables; None: the one that is plainly meant."""
     requires: Mapping[str, str] = field(default_factory=dict)
     """Ranges the registry entry knows: `{"node": ">=22"}`, `{"python": ">=3.12"}`."""
+    scripts: tuple[str, ...] = ()
+    """Packages of the graph whose install scripts may run; the locked graph remembers them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,15 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest version within a `Wanted`, as its registry has it."""
+
+    version: str
+    problem: str = ""
+    """Why it cannot run on this machine, a sentence; empty: nothing is known to prevent it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """Where and with what package work is done."""
 
@@ -48,10 +60,25 @@ class Bench:
     environ: Mapping[str, str] = field(repr=False)
     """The user's environment: registry settings, proxies and certificates come from it."""
     progress: Callable[[str], None] = lambda _: None
-    """Called with a short sentence, in the present tense, when the next step begins."""
+    """Called with a short sentence, in the present tense, when the next step begins; with an
+    empty one when a person is asked something."""
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence the user should read: a deprecation, an ignored setting."""
     offline: bool = False
+    detail: Callable[[str], None] = lambda _: None
+    """Called with a sentence for whoever wants to know more: why npm was needed."""
+    answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
+    """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+
+    def ask(self, question: tuple[str, ...], run: Callable[[], Output]) -> Output:
+        """Return the answer to `question`, from `run` the first time; blocks.
+
+        Raises:
+            InstallFailed: `run` could not be done.
+        """
+        if question not in self.answers:
+            self.answers[question] = run()
+        return self.answers[question]
 
 
 class Ecosystem(Protocol):
@@ -82,6 +109,15 @@ class Ecosystem(Protocol):
         Raises:
             InstallFailed: the package has no executable.
             Ambiguous: several, and none is plainly meant; the hint says `--bin NAME`.
+        """
+
+    def index_host(self, package: str, staging: Path, bench: Bench) -> str:
+        """Return the host from which `package` would come here; empty: the public default."""
+
+    def claims(self, package: str, name: str, target: Path) -> bool:
+        """Whether the package in an installed `target` says itself that it is the server `name`.
+
+        Name and rule are those of the official registry, which asks for it at publication.
         """
 
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:

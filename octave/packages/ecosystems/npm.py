@@ -1,7 +1,7 @@
 """npm servers: the user's npm resolves, Octave installs from the locked rows and starts the file.
 
 A graph row is one package of the tree, see `npm_graph`. No script of any package runs, neither
-while resolving nor while installing.
+while resolving nor while installing, but those of packages that somebody named.
 """
 
 import json
@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import nodesemver
 
 from octave.errors import Ambiguous, InstallFailed, IntegrityFailed
 from octave.packages import toolchains
-from octave.packages.commands import run
 from octave.packages.ecosystems import npm_tree
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.ecosystems.npm_command import (
@@ -46,14 +46,6 @@ from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
 _NOTE_CHARACTERS = 300
-_ASK_TIMEOUT_S = 20.0
-"""A cold node takes a second or two from a slow disk."""
-# npm looks at `ldd` for the libc; the report of node itself is the same without guessing.
-_ASK_PLATFORM = (
-    "process.report.excludeNetwork=true;const h=process.platform==='linux'"
-    "?process.report.getReport().header:null;console.log(JSON.stringify([process.platform,"
-    "process.arch,h?(h.glibcVersionRuntime?'glibc':'musl'):'']))"
-)
 
 
 class Npm:
@@ -72,7 +64,7 @@ class Npm:
         requires = required_node(found, wanted.requires.get("node"))
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {wanted.package} {version}")
-        rows = _lock(wanted.package, version, overrides, node, staging, bench)
+        rows = _lock(wanted, version, overrides, node, staging, bench)
         node = _node_for(requires, rows, bench)
         root = next(row for row in rows if row["path"] == root_path(wanted.package))
         entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
@@ -108,20 +100,38 @@ class Npm:
             _install_with_npm(pin, node, target, bench, str(reason))
         bench.progress(f"checking the packages of {pin.package}")
         npm_tree.verify(rows, target, pin.package, pin.entry)
+        _run_scripts(rows, node, target, bench)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the path of the entry file, `node_modules/NAME/...`."""
-        file = target / root_path(package) / "package.json"
-        try:
-            manifest = json.loads(file.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise InstallFailed(f"`{package}` has no readable package.json") from error
-        named = manifest.get("bin") if isinstance(manifest, dict) else None
-        return choose_entry(package, named, executable)
+        return choose_entry(package, _package_json(package, target).get("bin"), executable)
+
+    def index_host(self, package: str, staging: Path, bench: Bench) -> str:
+        """Return the host of the registry that the user's npm has for the package's scope."""
+        scope, slash, _ = package.partition("/")
+        node = toolchains.node(bench)
+        for key in ([f"{scope}:registry"] if slash else []) + ["registry"]:
+            said = run_npm(node, bench, ("config", "get", key), staging).stdout.strip()
+            if "://" in said:
+                return urlsplit(said).hostname or ""
+        return ""
+
+    def claims(self, package: str, name: str, target: Path) -> bool:
+        """Whether `mcpName` in its package.json is `name`."""
+        return bool(_package_json(package, target).get("mcpName") == name)
 
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
         """Return node and the entry file."""
         return (str(_node_of(pin, bench).path), str(target / pin.entry))
+
+
+def _package_json(package: str, target: Path) -> Mapping[str, Any]:
+    file = target / root_path(package) / "package.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InstallFailed(f"`{package}` has no readable package.json") from error
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def choose_entry(package: str, binaries: object, executable: str | None) -> str:
@@ -182,13 +192,14 @@ def _is_inside(entry: str, folder: str) -> bool:
 
 
 def _lock(
-    package: str,
+    wanted: Wanted,
     version: str,
     overrides: Mapping[str, str],
     node: Node,
     staging: Path,
     bench: Bench,
 ) -> tuple[GraphRow, ...]:
+    package = wanted.package
     _write_json(staging / "package.json", manifest_of(package, version, overrides))
     output = run_npm(node, bench, ("install", "--package-lock-only"), staging)
     if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
@@ -199,7 +210,7 @@ def _lock(
     if output.exit_code:
         raise failure(output, f"the dependencies of `{package}`")
     lock = json.loads((staging / "package-lock.json").read_text(encoding="utf-8"))
-    rows = rows_from_lock(lock, package)
+    rows = rows_from_lock(lock, package, wanted.scripts)
     roots = [row["version"] for row in rows if row["path"] == root_path(package)]
     if roots != [version]:
         raise InstallFailed(f"npm did not lock `{package}` {version}")
@@ -246,26 +257,15 @@ def _notes(
         yield f"`{package}` {found['version']} is deprecated: {text}"
     if node.path.is_relative_to(bench.home.runtimes):
         yield f"`{package}` runs on Octave's own node {node.version}."
-    scripts = [row_name(row) for row in rows if row.get("hasInstallScript")]
-    if scripts:
-        listed = ", ".join(f"`{name}`" for name in sorted(set(scripts)))
-        yield f"Install scripts are not run: {listed}."
+    scripts = [row for row in rows if row.get("hasInstallScript")]
+    for run, said in (False, "Install scripts are not run"), (True, "Install scripts run"):
+        names = sorted({row_name(row) for row in scripts if bool(row.get("runScripts")) == run})
+        if names:
+            yield f"{said}: {', '.join(f'`{name}`' for name in names)}."
 
 
 def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
-    if not names_platform(rows):
-        return Platform("", "")
-    output = run(
-        (str(node.path), "-e", _ASK_PLATFORM),
-        cwd=Path("/"),
-        environ=bench.environ,
-        timeout_s=_ASK_TIMEOUT_S,
-    )
-    try:
-        system, processor, libc = json.loads(output.stdout)
-    except ValueError as error:
-        raise InstallFailed(f"`{node.path}` does not run: {output.tail}") from error
-    return Platform(str(system), str(processor), str(libc))
+    return Platform(*toolchains.platform_of(node, bench)) if names_platform(rows) else Platform("")
 
 
 def _access(
@@ -285,7 +285,8 @@ def _access(
 
 
 def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: str) -> None:
-    bench.progress(f"installing {pin.package} with npm: {reason}")
+    bench.progress(f"installing {pin.package} with npm")
+    bench.detail(f"npm installs `{pin.package}`: {reason}.")
     npm_tree.empty(target)
     manifest, lock = lock_from_rows(
         pin.graph, pin.package, pin.version, overrides_of(pin.constraints)
@@ -301,6 +302,17 @@ def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: 
         modules = folder / "node_modules"
         (modules / ".package-lock.json").unlink(missing_ok=True)
         modules.rename(target / "node_modules")
+
+
+def _run_scripts(rows: Iterable[GraphRow], node: Node, target: Path, bench: Bench) -> None:
+    names = sorted({row_name(row) for row in rows if row.get("runScripts")})
+    if names:
+        bench.progress(f"running the install scripts of {', '.join(names)}")
+        # Of these alone, once every byte in the tree has been checked.
+        words = ("rebuild", "--ignore-scripts=false", "--", *names)
+        output = run_npm(node, bench, words, target)
+        if output.exit_code:
+            raise failure(output, f"the install scripts of `{'`, `'.join(names)}`")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -5,11 +5,11 @@ addresses first. Pure; rows that were read from a lockfile are checked before an
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from octave.errors import InstallFailed, IntegrityFailed
+from octave.errors import InstallFailed, IntegrityFailed, UsageError
 from octave.packages.lockfile import GraphRow
 
 NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]*")
@@ -26,7 +26,7 @@ class Platform:
     """What packages may ask for, in node's words: `linux`, `x64`, `glibc`."""
 
     os: str
-    cpu: str
+    cpu: str = ""
     libc: str = ""
     """Empty where there is no choice."""
 
@@ -41,10 +41,15 @@ def row_name(row: GraphRow) -> str:
     return str(row.get("name") or f"/{row['path']}".rpartition("/node_modules/")[2])
 
 
-def rows_from_lock(lock: Mapping[str, Any], package: str) -> tuple[GraphRow, ...]:
+def rows_from_lock(
+    lock: Mapping[str, Any], package: str, scripts: Collection[str] = ()
+) -> tuple[GraphRow, ...]:
     """Return the rows of a package-lock, sorted by path.
 
+    Those of `scripts` are marked: their install scripts may run.
+
     Raises:
+        UsageError: one of `scripts` has none.
         InstallFailed: it holds what cannot be locked: git, file or URL sources, no sha512.
     """
     if lock.get("lockfileVersion") != 3:
@@ -54,7 +59,18 @@ def rows_from_lock(lock: Mapping[str, Any], package: str) -> tuple[GraphRow, ...
         )
     packages = lock.get("packages", {})
     rows = [_row(path, entry, package) for path, entry in sorted(packages.items()) if path]
-    return tuple(rows)
+    idle = sorted(set(scripts) - {row_name(row) for row in rows if row.get("hasInstallScript")})
+    if idle:
+        raise UsageError(
+            f"`{package}` needs no package `{idle[0]}` with an install script",
+            hint="allow scripts only for packages that have some",
+        )
+    return tuple(
+        {**row, "runScripts": True}
+        if row.get("hasInstallScript") and row_name(row) in scripts
+        else row
+        for row in rows
+    )
 
 
 def _row(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:

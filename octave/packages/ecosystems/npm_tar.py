@@ -39,8 +39,8 @@ class BadArchive(Exception):
     """The archive is damaged, or wants what no package needs. The text ends a sentence."""
 
 
-class CaseCollision(BadArchive):
-    """Two names differ in case only, and the file system cannot hold both."""
+class Collision(BadArchive):
+    """Two files would lie in one place: their names differ in case, or another package is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +61,34 @@ class _Member:
 
 
 def unpack(
-    file: BinaryIO, folder: Path, limits: Limits = Limits(), *, fold_case: bool = False
+    file: BinaryIO,
+    folder: Path,
+    limits: Limits = Limits(),
+    *,
+    fold_case: bool = False,
+    apart: frozenset[str] = frozenset(),
 ) -> int:
     """Write the files of the tarball `file` into the existing `folder`; return how many there were.
 
     The first component of every name is dropped, whatever it is. Of a name that occurs twice
-    the last one wins. `fold_case` says that the file system ignores case.
+    the last one wins. `fold_case` says that the file system ignores case. `apart` are folders
+    inside that others fill.
 
     Raises:
         BadArchive: it is refused, see the module.
+        Collision: it is not to blame.
         OSError: the disk is full, a name is too long.
     """
     plain = _Plain(_inflated(file), limits.unpacked_bytes)
-    tree = _Tree(folder, fold_case=fold_case)
+    tree = _Tree(folder, apart, fold_case=fold_case)
     files = 0
     for count, member in enumerate(_members(plain)):
         if count >= limits.members:
             raise BadArchive(f"holds more than {limits.members} files")
         inner = _inner_path(member.path)
         if member.kind == _FOLDER or member.path.endswith("/"):
+            if member.size_bytes:
+                raise BadArchive(f"has a folder with content, `{member.path}`")
             tree.make_folder(inner)
             continue
         pieces = plain.pieces(member.size_bytes)
@@ -258,10 +267,11 @@ def _inner_path(path: str) -> str:
 class _Tree:
     """The folder that is being filled."""
 
-    __slots__ = ("_fold_case", "_made", "_names", "_npmignores", "_root")
+    __slots__ = ("_apart", "_fold_case", "_made", "_names", "_npmignores", "_root")
 
-    def __init__(self, root: Path, *, fold_case: bool) -> None:
+    def __init__(self, root: Path, apart: frozenset[str], *, fold_case: bool) -> None:
         self._root = str(root)
+        self._apart = apart
         self._fold_case = fold_case
         self._made = {""}
         self._names: dict[str, str] = {}
@@ -270,6 +280,8 @@ class _Tree:
     def make_folder(self, inner: str) -> None:
         if inner in self._made:
             return
+        if inner in self._apart:
+            raise Collision(f"brings a `{inner}` of its own")
         self.make_folder(inner.rpartition("/")[0])
         self._check_case(inner)
         path = self._path(inner)
@@ -317,4 +329,4 @@ class _Tree:
             return
         folded = unicodedata.normalize("NFC", inner).casefold()
         if self._names.setdefault(folded, inner) != inner:
-            raise CaseCollision(f"has `{inner}` and `{self._names[folded]}`")
+            raise Collision(f"has `{inner}` and `{self._names[folded]}`")

@@ -7,9 +7,12 @@ runs, neither while resolving nor while installing.
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -23,9 +26,9 @@ from octave.errors import (
     VersionNotFound,
     did_you_mean,
 )
-from octave.packages import toolchains, uv
+from octave.packages import bytecode, toolchains, uv
 from octave.packages.commands import Output
-from octave.packages.ecosystems.base import Bench, Resolved, Wanted
+from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
 from octave.packages.ecosystems.pypi_rows import (
     as_requirements,
     constraint,
@@ -101,17 +104,21 @@ class Pypi:
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target/venv` with the locked packages and check every file of them."""
         requires = pin.requires.get("python")
-        site = _install_on(toolchains.python(bench, requires), pin, target, bench)
+        site, compiled = _install_on(toolchains.python(bench, requires), pin, target, bench)
         # uv takes no notice of an upper limit, and the graph holds none: only the package knows.
         own = site.requires_python(requirement(pin.package, "*").name)
         interpreter = toolchains.python(bench, ",".join(filter(None, (requires, own))))
         if not site.runs_on(interpreter.minor):
-            site = _install_on(interpreter, pin, target, bench)
+            site, compiled = _install_on(interpreter, pin, target, bench)
         bench.progress(f"checking the files of {pin.package}")
         site.check_packages(pin.graph)
         changed = site.changed_files()
         if changed:
             _fetch_anew(changed, pin, target, bench)
+        missing = site.packages.keys() - compiled
+        if missing:
+            bench.progress(f"compiling {pin.package}")
+            _compile_modules(missing, site, interpreter, pin, bench)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the name of the console script that starts the server."""
@@ -127,10 +134,42 @@ class Pypi:
             return executable
         return plain_choice(name, scripts)
 
+    def index_host(self, package: str, staging: Path, bench: Bench) -> str:
+        """Return the host of the index in the user's uv or pip settings; empty: uv's default."""
+        return urlsplit(uv.index_settings(bench.environ).default or "").hostname or ""
+
+    def claims(self, package: str, name: str, target: Path) -> bool:
+        """Whether its README, the description of its wheel, holds `mcp-name: NAME`."""
+        readme = Site.of(target / "venv").readme(requirement(package, "*").name)
+        # A longer name that begins with this one is another server's.
+        return re.search(rf"mcp-name: *{re.escape(name)}(?![\w./-])", readme) is not None
+
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
         """Return the environment's Python and the script: no shell stands between."""
         programs = target / "venv" / "bin"
         return str(programs / "python"), str(programs / pin.entry)
+
+
+def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
+    """Return the newest version within `wanted`, whatever it depends on.
+
+    Raises:
+        PackageNotFound, VersionNotFound, RegistryUnreachable, InstallFailed.
+    """
+    question = _Question(
+        requirement(wanted.package, wanted.version_range),
+        (),
+        lowest_python(python_limits(wanted.requires.get("python"))),
+    )
+    # From its cache uv would answer as of some minutes ago.
+    question, rows = _compile_for_a_python(question, staging, bench, "--no-deps", "--refresh")
+    row = question.root(rows)[0]
+    floor = _floor_of(row, question)
+    try:
+        toolchains.python(bench, f">={floor}")
+    except InstallFailed as error:
+        return Newest(str(row["version"]), error.message)
+    return Newest(str(row["version"]))
 
 
 def plain_choice(package: str, scripts: Sequence[str]) -> str:
@@ -159,11 +198,11 @@ def plain_choice(package: str, scripts: Sequence[str]) -> str:
 
 
 def _compile_for_a_python(
-    question: _Question, staging: Path, bench: Bench
+    question: _Question, staging: Path, bench: Bench, *options: str
 ) -> tuple[_Question, list[GraphRow]]:
     """Resolve, for a newer Python where a package asks for one."""
     for _ in range(_FLOOR_RAISES):
-        output = _compile(question, staging, bench)
+        output = _compile(question, staging, bench, *options)
         if output.exit_code == 0:
             return question, parse_requirements(output.stdout)
         floor = _asked_floor(output.stderr)
@@ -179,8 +218,7 @@ def _choose_version(
     """Resolve anew for the newest version that a Python of this machine can run."""
     passed: list[str] = []
     for row in question.root(rows):
-        found = _FLOOR_OF_MARKER.search(str(row.get("marker", "")))
-        floor = max(question.floor, Version(found[1])) if found else question.floor
+        floor = _floor_of(row, question)
         try:
             toolchains.python(bench, f">={floor}")
         except InstallFailed:
@@ -191,6 +229,12 @@ def _choose_version(
         narrowed = _Question(exact, question.constraints, floor)
         return (*_compile_for_a_python(narrowed, staging, bench), passed)
     raise InstallFailed(" ".join(passed), hint="install a newer Python, then try again")
+
+
+def _floor_of(row: GraphRow, question: _Question) -> Version:
+    """Return the lowest Python that `row`, one of several for different ones, is for."""
+    found = _FLOOR_OF_MARKER.search(str(row.get("marker", "")))
+    return max(question.floor, Version(found[1])) if found else question.floor
 
 
 def _compile(question: _Question, staging: Path, bench: Bench, *options: str) -> Output:
@@ -266,7 +310,10 @@ def _newest(question: _Question, staging: Path, bench: Bench) -> str | None:
     return str(anything.root(parse_requirements(output.stdout))[0]["version"])
 
 
-def _install_on(interpreter: toolchains.Python, pin: Pin, target: Path, bench: Bench) -> Site:
+def _install_on(
+    interpreter: toolchains.Python, pin: Pin, target: Path, bench: Bench
+) -> tuple[Site, set[str]]:
+    """Return what was installed, and of which packages the modules are compiled already."""
     folder = target / "venv"
     shutil.rmtree(folder, ignore_errors=True)
     bench.progress(f"installing {pin.package} {pin.version}")
@@ -275,15 +322,37 @@ def _install_on(interpreter: toolchains.Python, pin: Pin, target: Path, bench: B
     output = uv.run(bench, words, cwd=target)
     if output.exit_code:
         raise uv.failure(output, pin.package)
-    _sync(pin, folder, bench)
-    return Site.of(folder)
+    archives = [
+        (str(row["name"]), bytecode.kept(bench.home.cache, row, interpreter.version))
+        for row in pin.graph
+    ]
+    with ThreadPoolExecutor(1) as beside:
+        # uv has a core of its own meanwhile.
+        compiled = beside.submit(bytecode.restore_all, archives, Site.of(folder).folder)
+        _sync(pin, folder, bench)
+        return Site.of(folder), compiled.result()
+
+
+def _compile_modules(
+    names: Iterable[str], site: Site, interpreter: toolchains.Python, pin: Pin, bench: Bench
+) -> None:
+    sources = {name: site.sources(name) for name in names}
+    bytecode.compile_all(interpreter.path, site.folder, chain.from_iterable(sources.values()))
+    for row in site.held(pin.graph):
+        if row["name"] in sources:
+            archive = bytecode.kept(bench.home.cache, row, interpreter.version)
+            bytecode.keep(archive, site.folder, sources[str(row["name"])], interpreter.minor)
 
 
 def _sync(pin: Pin, folder: Path, bench: Bench, *options: str) -> None:
     words: list[str | Path] = ["pip", "sync", "-", "--python", folder / "bin" / "python"]
     words += ["--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"]
-    words += ["--compile-bytecode", *options]
-    output = uv.run(bench, words, cwd=folder, stdin=as_requirements(pin.graph))
+    words += options
+    rows = as_requirements(pin.graph)
+    # The rows say all: asking the index about what is in the cache only doubles the time.
+    output = uv.run(replace(bench, offline=True), words, cwd=folder, stdin=rows)
+    if output.exit_code and not bench.offline:
+        output = uv.run(bench, words, cwd=folder, stdin=rows)
     if output.exit_code:
         raise uv.failure(output, pin.package)
 

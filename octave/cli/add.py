@@ -1,0 +1,137 @@
+"""`add`: a server of one's own, by its command, or a remote one by its address."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from octave.cli.asking import ask, can_ask
+from octave.cli.options import manners
+from octave.cli.outcomes import report
+from octave.cli.output import safe, tell
+from octave.cli.site import open_site
+from octave.errors import UsageError
+from octave.packages import own, variables
+from octave.packages.manifest import Value
+from octave.packages.names import check_header, check_variable
+from octave.packages.own import Own
+from octave.packages.variables import Answers
+from octave.settings import Reference
+
+_RUNNERS = {"npx": "npm", "bunx": "npm", "pnpx": "npm", "uvx": "pypi", "pipx": "pypi"}
+"""Programs that look for a package anew at each start."""
+
+_PARAMETER = re.compile(r"[?&]([^?&=#]+)=")
+_CREDENTIAL = re.compile(r"(?:basic|bearer|token) +\S", re.IGNORECASE)
+
+
+def add(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="WORD")] = None,
+    *,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),
+    ] = None,
+    header_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
+        ),
+    ] = None,
+    env_file: Annotated[
+        Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
+    ] = None,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start it once.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 6 when it could not be checked.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+) -> int:
+    """Add a server of your own: NAME -- COMMAND [ARG...], or NAME URL."""
+    terms = manners(context)
+    command = tuple(words or ())
+    if not command:
+        raise UsageError(
+            f"nothing says what `{name}` is",
+            hint=f"octave add {name} -- COMMAND, or octave add {name} https://HOST/mcp",
+        )
+    url = command[0] if _is_address(command) else ""
+    if url and (env or env_file):
+        raise UsageError("a remote server has no environment", hint="use `--header-env`")
+    if not url and (header or header_env):
+        raise UsageError("`--header` and `--header-env` go with an address")
+    answers = Answers(
+        tuple(env or ()),
+        variables.read_file(env_file) if env_file else {},
+        ask if can_ask(yes=yes) else None,
+    )
+    headers = _headers(header or (), header_env or ())
+    began = time.monotonic()
+    with open_site(terms, start=not no_start, creates=True) as site:
+        wish = Own(name, () if url else command, url, headers, Path.cwd(), answers)
+        outcome = own.add(wish, site)
+    if not (terms.quiet or terms.as_json):
+        for note in _notes(command[0], url):
+            tell(f"note: {safe(note)}")
+    return report(terms, [outcome], time.monotonic() - began, check=check)
+
+
+def _notes(program: str, url: str) -> Iterator[str]:
+    """Yield what could be better about what was added."""
+    if program in _RUNNERS:
+        yield (
+            f"`{program}` looks for its package anew at each start; "
+            f"`octave install {_RUNNERS[program]}:PACKAGE` locks it and starts faster"
+        )
+    for name in _PARAMETER.findall(url):
+        if variables.is_secret(name, None):
+            yield f"`{name}` in the address looks like a secret, and `octave.toml` has it in clear"
+
+
+def _is_address(words: Sequence[str]) -> bool:
+    return len(words) == 1 and words[0].lower().startswith(("http://", "https://"))
+
+
+def _headers(plain: Sequence[str], of_environment: Sequence[str]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in map(_pair, plain):
+        if variables.is_secret_header(name) or _CREDENTIAL.match(value):
+            raise UsageError(
+                f"`{name}` is a secret, and a command line can be read by others",
+                hint=f"export it as a variable and use `--header-env '{name}: VARIABLE'`",
+            )
+        found[name] = value
+    for name, variable in map(_pair, of_environment):
+        try:
+            found[name] = Reference("env", check_variable(variable))
+        except ValueError:
+            # Not repeated: it may be the value itself.
+            raise UsageError(
+                f"what `--header-env` says for `{name}` names no variable",
+                hint=f"--header-env '{name}: VARIABLE'",
+            ) from None
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    try:
+        if not colon:
+            raise ValueError("no colon")
+        return check_header(name.strip()), value.strip()
+    except ValueError:
+        raise UsageError(
+            f"`{safe(name.strip()) if colon else '...'}` is no header",
+            hint="--header 'NAME: VALUE'",
+        ) from None

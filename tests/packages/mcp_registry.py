@@ -1,0 +1,188 @@
+"""A registry of MCP servers on loopback: API v0.1 with entries in the official shape, or lies.
+
+It pages, searches by substring, knows versions, status and `updated_since`, and writes down what
+it was asked. `answer` is replaced for what no honest registry would say.
+"""
+
+import gzip
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+OFFICIAL = "io.modelcontextprotocol.registry/official"
+PATH = "/v0.1/servers"
+_POLL_S = 0.02
+"""How long `close` waits for the server to notice."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes over the wire."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value: Any, status: int = 200) -> Self:
+        return cls(json.dumps(value).encode(), status)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that came in."""
+
+    path: str
+    params: Mapping[str, str]
+
+    @property
+    def told(self) -> str:
+        """The path, and what matters of the question."""
+        keys = ("search", "updated_since", "cursor", "include_deleted")
+        more = [f"{key}={self.params[key]}" for key in keys if key in self.params]
+        return "?".join([self.path.removeprefix(PATH), *(["&".join(more)] if more else [])])
+
+
+def server(name: str, **changes: Any) -> dict[str, Any]:
+    """A server.json with the least in it, and `changes`."""
+    least = {"name": name, "description": f"What {name} does.", "version": "1.0.0"}
+    return least | changes
+
+
+def package(kind: str, identifier: str, **changes: Any) -> dict[str, Any]:
+    least = {"registryType": kind, "identifier": identifier, "version": "1.0"}
+    return least | {"transport": {"type": "stdio"}} | changes
+
+
+def item(content: Mapping[str, Any], **official: Any) -> dict[str, Any]:
+    """What a registry says about one version of a server."""
+    said = {
+        "status": "active",
+        "publishedAt": "2026-01-01T00:00:00Z",
+        "updatedAt": "2026-01-01T00:00:00Z",
+        "isLatest": True,
+    }
+    return {"server": dict(content), "_meta": {OFFICIAL: said | official}}
+
+
+class RegistryServer:
+    """Serves `items`; `with` it, or `close` it."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.asked: list[Asked] = []
+        self.most_per_page = 100
+        self.answer: Callable[[Asked], Answer | None] = self.honest
+        served = self
+
+        class Pages(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                parts = urlsplit(self.path)
+                asked = Asked(parts.path, dict(parse_qsl(parts.query)))
+                served.asked.append(asked)
+                told = served.answer(asked)
+                if told is None:
+                    return
+                self.send_response(told.status)
+                for name, value in {"Content-Length": str(len(told.body)), **told.headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(told.body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                """Clients hang up on what they do not want."""
+
+        self._server = Quiet(("127.0.0.1", 0), Pages)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), daemon=True
+        )
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """Stop answering; new connections are refused."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+    def add(self, name: str, *packages: dict[str, Any], **official: Any) -> dict[str, Any]:
+        """Publish a version of a server."""
+        made = item(server(name, packages=list(packages)), **official)
+        self.items.append(made)
+        return made
+
+    def told(self) -> list[str]:
+        """Return what was asked since the last time."""
+        found = [asked.told for asked in self.asked]
+        self.asked.clear()
+        return found
+
+    def honest(self, asked: Asked) -> Answer:
+        """Answer as the official registry does."""
+        parts = asked.path.removeprefix(PATH).strip("/").split("/")
+        if not asked.path.startswith(PATH) or len(parts) not in {1, 3}:
+            return Answer.of({"title": "Not Found", "status": 404}, 404)
+        if len(parts) == 3:
+            return self._one(unquote(parts[0]), parts[2], asked)
+        found = [one for one in self.items if self._fits(one, asked.params)]
+        start = int(asked.params.get("cursor", "0"))
+        size = min(int(asked.params.get("limit", "30")), self.most_per_page)
+        page = found[start : start + size]
+        metadata: dict[str, Any] = {"count": len(page)}
+        if start + size < len(found):
+            metadata["nextCursor"] = str(start + size)
+        return Answer.of({"servers": page, "metadata": metadata})
+
+    def _one(self, name: str, version: str, asked: Asked) -> Answer:
+        for one in self.items:
+            official = one["_meta"][OFFICIAL]
+            gone = official["status"] == "deleted" and "include_deleted" not in asked.params
+            wanted = (
+                official["isLatest"]
+                if version == "latest"
+                else (one["server"]["version"] == version)
+            )
+            if one["server"]["name"] == name and wanted and not gone:
+                return Answer.of(one)
+        return Answer.of({"error": "Server not found"}, 404)
+
+    def _fits(self, one: Mapping[str, Any], params: Mapping[str, str]) -> bool:
+        official = one["_meta"][OFFICIAL]
+        since = params.get("updated_since")
+        return (
+            params.get("search", "").lower() in one["server"]["name"].lower()
+            and (params.get("version") != "latest" or official["isLatest"])
+            and (since is not None or official["status"] != "deleted")
+            and (since is None or official["updatedAt"] >= since)
+        )
+
+
+def gzipped(body: bytes) -> Answer:
+    return Answer(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+
+
+def configure(home: Path, **registries: str) -> None:
+    """Write a manifest into `home` that names these registries, name -> address, and no server."""
+    text = "".join(f'[registries.{name}]\nurl = "{url}"\n' for name, url in registries.items())
+    home.mkdir(mode=0o700, exist_ok=True)
+    (home / "octave.toml").write_text(text, encoding="utf-8")

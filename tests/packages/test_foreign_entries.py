@@ -1,0 +1,182 @@
+"""What a registry may say about a server, and that no lie of it counts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from octave.errors import RegistryUnreachable
+from tests.packages.mcp_registry import Answer, RegistryServer, item, package, server
+from tests.packages.registry_reader import Reader
+
+
+@pytest.fixture
+def registry() -> Iterator[RegistryServer]:
+    with RegistryServer() as made:
+        yield made
+
+
+@pytest.fixture
+def reader(tmp_path: Path, registry: RegistryServer) -> Reader:
+    return Reader(tmp_path / "cache", registry.url)
+
+
+def test_deprecated_and_deleted_are_told_with_their_reason(
+    registry: RegistryServer, reader: Reader
+) -> None:
+    npm = package("npm", "thing")
+    registry.add("com.example/old", npm, status="deprecated", statusMessage="use  com.x/new\n")
+    registry.add("com.example/gone", npm, status="deleted", statusMessage="malware")
+    registry.add("com.example/odd", npm, status="resting")
+
+    old, gone = (reader.open().get(f"com.example/{name}") for name in ("old", "gone"))
+    odd = reader.open().get("com.example/odd")
+    assert old is not None and gone is not None and odd is not None
+    assert old.notes_for(old.preferred())[0] == (
+        "`com.example/old` is deprecated by its publisher: use com.x/new"
+    )
+    assert (gone.deleted, odd.deprecated, odd.deleted) == ("malware", None, None)
+    assert reader.names("com.") == ["com.example/odd", "com.example/old"]
+
+
+@pytest.mark.parametrize("kind", ["nuget", "cargo", "go", "mcpb", "oci", "", "npm\0", "Npm"])
+def test_a_kind_of_package_nobody_knows_is_shown_and_not_installed(
+    registry: RegistryServer, reader: Reader, kind: str
+) -> None:
+    registry.add("com.example/thing", package(kind, "thing"))
+
+    (entry,) = reader.open().search("thing")
+    assert [choice.kind for choice in entry.packages] == [kind]
+    assert not entry.packages[0].installable
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"identifier": "--global"},
+        {"identifier": "git+https://example.com/x"},
+        {"identifier": "../x"},
+        {"identifier": "a b"},
+        {"environmentVariables": [{"name": "NODE_OPTIONS", "value": "--require ./x"}]},
+        {"environmentVariables": [{"name": "LD_PRELOAD", "isRequired": True, "default": "x.so"}]},
+        {"environmentVariables": [{"name": "https_proxy", "value": "http://x"}]},
+        {"environmentVariables": [{"name": "A=B", "value": "x"}]},
+        {"environmentVariables": [{"name": "A", "value": "x\0y"}]},
+        {"packageArguments": [{"type": "positional", "value": "x\0y"}]},
+        {"transport": {"type": "streamable-http", "url": "http://localhost:1"}},
+    ],
+)
+def test_what_would_decide_how_a_program_runs_is_not_installed(
+    registry: RegistryServer, reader: Reader, changes: dict[str, Any]
+) -> None:
+    registry.add("com.example/thing", package("npm", "thing") | changes)
+
+    (entry,) = reader.open().search("thing")
+    assert not entry.packages[0].installable
+
+
+def test_harmless_variables_are_set(registry: RegistryServer, reader: Reader) -> None:
+    fixed = [{"name": name, "value": "1"} for name in ("NODE_ENV", "PYTHONUNBUFFERED", "MODE")]
+    registry.add("com.example/thing", package("npm", "thing", environmentVariables=fixed))
+
+    (entry,) = reader.open().search("thing")
+    assert set(entry.preferred().default_env) == {"NODE_ENV", "PYTHONUNBUFFERED", "MODE"}
+
+
+def test_a_word_of_octaves_own_counts_nothing_from_a_registry(
+    registry: RegistryServer, reader: Reader
+) -> None:
+    own = {
+        "vendorOfficial": True,
+        "packages": {"npm:thing": {"defaultEnvironment": {"NODE_OPTIONS": "--require ./x"}}},
+    }
+    content = server(
+        "com.example/thing",
+        packages=[package("npm", "thing")],
+        _meta={"io.github.octave-mcp/registry": own},
+    )
+    registry.items.append(item(content))
+
+    (entry,) = reader.open().search("thing")
+    assert not entry.vendor_official
+    assert entry.preferred().default_env == {}
+
+
+def test_addresses_that_are_none_are_left_out(registry: RegistryServer, reader: Reader) -> None:
+    urls = ["https://x.test/mcp", "http://x.test/mcp", "javascript:alert(1)", "file:///etc/passwd"]
+    content = server(
+        "com.example/thing",
+        remotes=[{"type": "sse", "url": url} for url in urls],
+        websiteUrl="javascript:alert(1)",
+        repository={"url": "https://[broken"},
+    )
+    registry.items.append(item(content))
+
+    (entry,) = reader.open().search("thing")
+    assert [remote.url for remote in entry.remotes] == urls[:1]
+    assert (entry.website, entry.repository) == ("", "")
+
+
+WRONG: list[Any] = [
+    3,
+    None,
+    "text",
+    [],
+    {},
+    {"server": 3},
+    {"server": {"name": 3}},
+    {"server": {"name": "com.example/x", "description": 3, "version": "1"}},
+    {"server": {"name": "com.example/x", "description": "x", "version": "1", "packages": 3}},
+    {"server": server("no-slash")},
+    {"server": server("two/slashes/x")},
+    {"server": server("com.example/\x1b[31mred")},
+    {"server": server("com.ex\u0430mple/x")},
+    {"server": server("com.example/" + "x" * 300)},
+    {"server": server("com.example/x", description="x" * 300_000)},
+    {"server": server("com.example/x"), "_meta": 3},
+    {"server": server("com.example/x"), "_meta": {"io.modelcontextprotocol.registry/official": 3}},
+    item(server("com.example/x"), status=3),
+    item(server("com.example/x"), isLatest="yes"),
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_an_entry_of_another_shape_is_left_out_and_hides_no_other(
+    registry: RegistryServer, reader: Reader, wrong: Any
+) -> None:
+    good = item(server("com.example/good"))
+    registry.answer = lambda asked: Answer.of({"servers": [wrong, good, wrong]})
+
+    assert reader.names() == ["com.example/good"]
+    change = reader.open().update()
+    assert change.unreadable in {1, 2}
+
+
+def test_the_newest_of_two_entries_of_one_name_counts(
+    registry: RegistryServer, reader: Reader
+) -> None:
+    one = item(server("com.example/x", version="1"), isLatest=False)
+    two = item(server("com.example/x", version="2"))
+    three = item(server("com.example/x", version="3"), isLatest=False)
+    registry.answer = lambda asked: Answer.of({"servers": [one, two, three]})
+
+    assert [entry.version for entry in reader.open().search("x")] == ["2"]
+
+
+def test_a_text_is_cut_and_stays_on_one_line(registry: RegistryServer, reader: Reader) -> None:
+    content = server("com.example/x", description="a\n\n b " + "x" * 5000, title="t" * 5000)
+    registry.items.append(item(content))
+
+    (entry,) = reader.open().search("x")
+    assert entry.description.startswith("a b xxx")
+    assert (len(entry.description), len(entry.title)) == (300, 100)
+
+
+def test_an_answer_about_another_server_is_refused(
+    registry: RegistryServer, reader: Reader
+) -> None:
+    registry.answer = lambda asked: Answer.of(item(server("com.evil/thing")))
+
+    with pytest.raises(RegistryUnreachable, match="answers something else"):
+        reader.open().get("com.example/thing")
