@@ -27,7 +27,8 @@ def add(desk: Desk, *words: str) -> tuple[int, str]:
 
 def wait_for(desk: Desk, text: str) -> None:
     """Until the log of the server holds it; the runtime looks a moment after list_changed."""
-    desk.until(lambda: text in desk.log("changing-tools"))
+    path = desk.home / "logs" / "changing-tools.log"
+    desk.until(lambda: path.exists() and text in desk.log("changing-tools"))
 
 
 def test_a_change_is_told_once_and_marked_until_it_is_approved(changing: Desk) -> None:

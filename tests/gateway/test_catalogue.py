@@ -246,8 +246,9 @@ async def test_of_a_server_that_was_removed_nothing_is_kept(tmp_path: Path) -> N
         await found.supervisor.reload([two])
         assert await found.catalogue.gather(["one", "two"])
         gc.collect()
-        kept = [each for each in gc.get_objects() if isinstance(each, Listing)]
-        assert {each.server for each in kept} == {"two"}
+        kept = {each.server for each in gc.get_objects() if isinstance(each, Listing)}
+        # Of servers of other tests there may still be some.
+        assert kept & {"one", "two"} == {"two"}
 
 
 async def test_what_a_server_said_before_it_was_removed_is_not_that_of_its_successor(
