@@ -168,7 +168,7 @@ def test_a_failed_update_keeps_what_is_kept(registry: RegistryServer, reader: Re
 
 
 def test_anybody_between_could_answer_without_tls(reader: Reader) -> None:
-    reader.url = "http://registry.example.com"
+    reader.url = "http://mcp.example.com"
     assert "is not reached by https" in problem(reader)
 
 
