@@ -134,21 +134,17 @@ class SingleFace:
         """Return the server, whatever is asked."""
         if request.method == "tools/call":
             await self._router.catalogue.approving.settle(self._server())
-        return self._route(request)
+        return self._route(request, self._server())
 
     def route_now(self, request: Request) -> Route | None:
         """Return the server, unless it has to be asked first what it offers now."""
         server = self._server()
         if request.method == "tools/call" and server.spec.approvals.blocks:
-            return (
-                self._route(request)
-                if self._router.catalogue.approving.is_current(server)
-                else None
-            )
-        return self._route(request)
+            is_current = self._router.catalogue.approving.is_current(server)
+            return self._route(request, server) if is_current else None
+        return self._route(request, server)
 
-    def _route(self, request: Request) -> Route:
-        server = self._server()
+    def _route(self, request: Request, server: Server) -> Route:
         blocks = server.spec.approvals.blocks
         if request.method != "tools/call" or (server.spec.tools.is_open and not blocks):
             return Route(server, {})
