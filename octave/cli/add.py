@@ -12,7 +12,7 @@ from octave.cli.asking import ask, can_ask
 from octave.cli.options import manners
 from octave.cli.outcomes import report
 from octave.cli.output import safe, tell
-from octave.cli.site import open_site
+from octave.cli.site import EnvFileOption, EnvOption, NoStartOption, YesOption, open_site
 from octave.errors import UsageError
 from octave.packages import own, variables
 from octave.packages.manifest import Value
@@ -43,20 +43,13 @@ def add(
             "--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."
         ),
     ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
-        ),
-    ] = None,
-    env_file: Annotated[
-        Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
-    ] = None,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start it once.")] = False,
+    env: EnvOption = None,
+    env_file: EnvFileOption = None,
+    no_start: NoStartOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 6 when it could not be checked.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    yes: YesOption = False,
 ) -> int:
     """Add a server of your own: NAME -- COMMAND [ARG...], or NAME URL."""
     terms = manners(context)

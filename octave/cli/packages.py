@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,14 @@ from octave.cli.options import manners
 from octave.cli.outcomes import each, report
 from octave.cli.output import safe, tell, write_json
 from octave.cli.reach import reload
-from octave.cli.site import RegistryOption, open_site
+from octave.cli.site import (
+    EnvFileOption,
+    EnvOption,
+    NoStartOption,
+    RegistryOption,
+    YesOption,
+    open_site,
+)
 from octave.errors import MissingAnswer, NotTrusted, UsageError
 from octave.packages import install as story
 from octave.packages import ledger, lockfile, manifest, own, variables, workspaces
@@ -31,15 +37,8 @@ def install(
     context: typer.Context,
     names: Names = None,
     *,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
-        ),
-    ] = None,
-    env_file: Annotated[
-        Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
-    ] = None,
+    env: EnvOption = None,
+    env_file: EnvFileOption = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", help="An argument for the server; repeatable.")
     ] = None,
@@ -51,7 +50,7 @@ def install(
         bool, typer.Option("--locked", help="Exactly the lockfile, or exit 7. For CI.")
     ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Only what is in the cache.")] = False,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start it once.")] = False,
+    no_start: NoStartOption = False,
     check: Annotated[
         bool, typer.Option("--check", help="Exit 6 when a server could not be checked.")
     ] = False,
@@ -59,7 +58,7 @@ def install(
         bool, typer.Option("--remote", help="Connect it where it is hosted; installs nothing.")
     ] = False,
     registry: RegistryOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    yes: YesOption = False,
 ) -> int:
     """Install servers: NAME, npm:PACKAGE or pypi:PACKAGE; without names, all of octave.toml."""
     terms = manners(context)

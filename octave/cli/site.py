@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,18 @@ RegistryOption = Annotated[
         autocompletion=registry_ids,
     ),
 ]
+
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
+    ),
+]
+EnvFileOption = Annotated[
+    Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
+]
+NoStartOption = Annotated[bool, typer.Option("--no-start", help="Do not start it once.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from octave.gateway.parking import Lot
 from octave.gateway.request import Request
 from octave.gateway.router import Route
 from octave.runtime import wire
+from octave.runtime.handshake import Opening
 from octave.runtime.instance import Instance
 from octave.runtime.pace import breathe
 from octave.runtime.pending import Cancel, Done
@@ -48,6 +49,8 @@ class Crossing:
         self._session = session
         self._send = send
         self._owner = Caller(session, send, self._asking(send))
+        self._last_modern: Visitor | None = None
+        """Whom a server saw in the last modern request."""
         self._serving: dict[str, Speaker] = {}
         """Who had the last request, by server."""
         self._known: tuple[bytes, Visitor] | None = None
@@ -59,6 +62,14 @@ class Crossing:
         request.holder = self._serving[server.name] = found
         return found
 
+    def outside(self, server: Server) -> Instance:
+        """Return the process of `server` for what the client says outside of any request."""
+        # Who has not greeted needs no greeting.
+        if self._client.era == "legacy":
+            return server.instance_for(self._legacy_visitor())
+        unknown = Visitor("modern", self._owner, can_answer=False, opening=Opening("modern"))
+        return server.instance_for(self._last_modern or unknown)
+
     def is_served_by(self, speaker: Speaker) -> bool:
         """Whether that is the process of its server that this session uses, so far as any."""
         return self._serving.get(speaker.name, speaker) is speaker
@@ -67,7 +78,12 @@ class Crossing:
         client, said = self._client, request.envelope
         if said is not None:
             can_answer, opening = client.can_answer(said), client.opening(said)
-            return Visitor("modern", self._owner, can_answer, opening)
+            self._last_modern = Visitor("modern", self._owner, can_answer, opening)
+            return self._last_modern
+        return self._legacy_visitor()
+
+    def _legacy_visitor(self) -> Visitor:
+        client = self._client
         if self._known is None or self._known[0] is not client.params:
             can_answer, opening = client.can_answer(None), client.opening(None)
             self._known = client.params, Visitor("legacy", self._owner, can_answer, opening)

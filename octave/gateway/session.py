@@ -297,10 +297,10 @@ class Session:
             self._client.progressed(message)
         elif message.method == "notifications/roots/list_changed":
             for server in self._face.servers():
-                server.notify(message.line, self, is_about_roots=True)
+                server.roots_changed(message.line, self)
         elif self._scope.single and message.method != "notifications/initialized":
             for server in self._face.servers():
-                server.notify(message.line, self, self._client.era or "legacy")
+                self._crossing.outside(server).notify(message.line, wakes=True)
 
     async def _serve(self, identifier: bytes, entry: Open) -> None:
         try:

@@ -63,8 +63,9 @@ class Pending:
         self._overdue = overdue
         self._loop = asyncio.get_running_loop()
         self._calls: dict[bytes, Call] = {}
-        self._tasks: dict[bytes, Call] = {}
-        """Calls that were answered by a task: their tokens are good for as long as that is."""
+        self._tasks: dict[bytes, tuple[bytes, Callable[[bytes], None]]] = {}
+        """Of calls that were answered by a task: the client's token, good for as long as that is,
+        and who hears of it."""
         self._last_id = 0
         self._is_patient = False
         self._look: asyncio.TimerHandle | None = None
@@ -97,7 +98,7 @@ class Pending:
         call = self._calls.pop(identifier, None) or self._calls.pop(plain(identifier), None)
         if call is not None:
             if call.token is not None and _is_task(message.result):
-                self._keep(plain(identifier), call)
+                self._keep(plain(identifier), call.token, call.caller.on_message)
             call.done(message)
         elif not self._was_ours(message.id):
             self.strays += 1
@@ -106,14 +107,15 @@ class Pending:
     def progressed(self, message: Message) -> None:
         """Take a progress notification of the server: the time of its call starts anew."""
         token = plain(wire.member(message.params or b"{}", "progressToken") or b"")
-        call = self._calls.get(token) or self._tasks.get(token)
-        if call is None or call.token is None:
-            if not self._was_ours(token):
-                self.strays += 1
-            return
-        self._start_anew(call)
-        line = wire.splice(message.line, {("params", "progressToken"): call.token})
-        call.caller.on_message(line)
+        call, heard = self._calls.get(token), self._tasks.get(token)
+        if call is not None and call.token is not None:
+            self._start_anew(call)
+            heard = call.token, call.caller.on_message
+        if heard is not None:
+            own, on_message = heard
+            on_message(wire.splice(message.line, {("params", "progressToken"): own}))
+        elif not self._was_ours(token):
+            self.strays += 1
 
     def cancelled(self, message: Message) -> bool:
         """Take a `notifications/cancelled` of the server; False when it is about no request here.
@@ -154,8 +156,8 @@ class Pending:
             self._look.cancel()
             self._look = None
 
-    def _keep(self, link_id: bytes, call: Call) -> None:
-        self._tasks[link_id] = call
+    def _keep(self, link_id: bytes, token: bytes, on_message: Callable[[bytes], None]) -> None:
+        self._tasks[link_id] = token, on_message
         if len(self._tasks) > TASKS_LIMIT:
             del self._tasks[next(iter(self._tasks))]
 

@@ -176,20 +176,11 @@ class Server:
         """Do what `Exchange.forward` does, at the first process."""
         return await self._first.exchange.forward(message, changes, caller)
 
-    def notify(
-        self, line: bytes, session: object, era: Era = "legacy", *, is_about_roots: bool = False
-    ) -> None:
-        """Pass a client's notification on, as it came, to the process that serves its session.
-
-        That its roots changed goes to those processes that asked for them.
-        """
-        own = [each for each in self._others.values() if _is_of(each, session)]
-        shared = [self._others.get((era, None), self._first)]
-        if is_about_roots:
-            own = [each for each in self._instances if each in own or each.knows_roots_of(session)]
-            shared = []
-        for each in own or shared:
-            each.notify(line, wakes=not is_about_roots)
+    def roots_changed(self, line: bytes, session: object) -> None:
+        """Pass on a client's notification that its roots changed, to those that asked for them."""
+        for each in self._instances:
+            if _is_of(each, session) or each.knows_roots_of(session):
+                each.notify(line)
 
     async def ask(self) -> Offered:
         """Ask a process that is up what it offers; if none is, start the first."""

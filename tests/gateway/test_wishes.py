@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.transparency.scripts import (
     Scene,
     Step,
     ask,
+    both,
     call,
     listen,
     notify,
@@ -165,3 +167,30 @@ async def test_notification_of_a_client_reaches_a_server_that_sleeps(
         await sit_down(found, talk, "probe")
         await talk.play(scene)
         assert as_server(probe.received) == as_server(direct.server)
+
+
+@pytest.mark.parametrize(
+    ("era", "speaks", "instance"),
+    [("modern", "dual", "auto"), ("legacy", "legacy", "session"), ("modern", "modern", "session")],
+)
+async def test_first_notification_of_a_client_reaches_the_process_that_serves_it(
+    tmp_path: Path, era: Era, speaks: str, instance: Literal["auto", "session"]
+) -> None:
+    """And wakes no other."""
+    own = notify("notifications/own", '"n":1.10')
+    scene = both("", [own, call("1", "say")], {"tools/call say": [text("said")]})
+    probe = Probe(tmp_path, scene, speaks, "probe")
+    spec = replace(probe.spec, policy=Policy(instance=instance, idle_timeout_s=0.1))
+    async with desk(tmp_path, spec) as found:
+        await found.catalogue.gather(["probe"])
+        await found.catalogue.know_eras("probe")
+        await until(lambda: found.supervisor.servers["probe"].state == "idle")
+        probe.journal.write_bytes(b"")
+        talk = Talk(era, {})
+        await sit_down(found, talk, "probe")
+        await talk.play(scene)
+        lines = probe.journal.read_bytes().splitlines()
+        told = {each.partition(b" ")[0] for each in lines if own.encode() in each}
+        called = {each.partition(b" ")[0] for each in lines if b'"tools/call"' in each}
+        assert len(told) == 1
+        assert told == called
