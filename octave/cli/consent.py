@@ -9,6 +9,7 @@ from octave.cli.options import Manners
 from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.packages.plan import Asked, Consent, Plan
+from octave.packages.preview import Preview
 from octave.packages.rehearsal import Rehearsed
 
 _STANDING = {
@@ -17,6 +18,7 @@ _STANDING = {
     "archived": "in Octave's registry; archived upstream, no longer maintained",
     "deprecated": "in Octave's registry; deprecated",
     "named": "named by the registry `{}`, in which anybody may publish",
+    "own": "a folder of this machine",
     "unknown": "not in Octave's registry; nobody vouches for it",
 }
 
@@ -41,21 +43,20 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
                 f"`{safe(plan.choice.source)}` looks like `{plan.looks_like}`, and is another "
                 "package"
             )
-        return confirm(f"Install `{plan.pin.name}`?", default=plan.is_curated)
+        return confirm(
+            f"Install `{plan.pin.name}`?", default=plan.is_curated or plan.standing == "own"
+        )
 
     return Consent(agrees, can_ask=asks, is_given=yes, is_shown=is_shown)
 
 
 def lines(plan: Plan) -> Iterator[str]:
     """Yield all that decides what is installed and run, nothing of it shortened."""
-    pin, told, entry = plan.pin, plan.told, plan.choice.entry
+    pin, entry = plan.pin, plan.choice.entry
     standing = _STANDING[plan.standing].format(entry.registry if entry else "")
     yield f"{pin.name}: {plan.choice.source} {pin.version}, {standing}"
-    people = _one_line(", ".join(told.maintainers))
-    by = _one_line(told.published_by)
-    who = f"{by} (maintainers: {people})" if by and people else by or people or "unknown"
-    page = f", {_one_line(told.page)}" if told.page else ""
-    yield f"  publisher, by its own account: {who}{page}"
+    if plan.standing != "own":
+        yield f"  publisher, by its own account: {_publisher(plan.told)}"
     command = " ".join(map(shlex.quote, plan.command))
     yield f"  runs: {command or 'known once it is installed'}"
     yield f"  brings: {render.count(len(pin.graph), 'package')}, each locked by its hash"
@@ -68,6 +69,13 @@ def lines(plan: Plan) -> Iterator[str]:
     ):
         if names:
             yield f"  {said}: {', '.join(sorted(names))}"
+
+
+def _publisher(told: Preview) -> str:
+    people = _one_line(", ".join(told.maintainers))
+    by = _one_line(told.published_by)
+    who = f"{by} (maintainers: {people})" if by and people else by or people or "unknown"
+    return who + (f", {_one_line(told.page)}" if told.page else "")
 
 
 def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) -> int:

@@ -32,6 +32,7 @@ from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
 from octave.packages.placement import Site
 from octave.packages.rehearsal import Rehearsed, rehearse, rehearse_all
+from octave.packages.resolve import folder_of, folder_request, short_name
 from octave.packages.variables import Answers
 
 Names = Annotated[
@@ -91,7 +92,7 @@ def install(
     registry: RegistryOption = None,
     yes: YesOption = False,
 ) -> int:
-    """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE or an https:// address.
+    """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE, a folder or an https:// address.
 
     Without names: all of octave.toml.
     """
@@ -147,7 +148,16 @@ def _install(text: str, *, request: Request, site: Site, remote: bool) -> Outcom
         return own.add(Own(request.name or own.name_of(text), url=text), site)
     if remote:
         return own.connect(text, request.name, site)
-    return story.install(replace(request, text=text), site)
+    return story.install(_meant(text, request, site), site)
+
+
+def _meant(text: str, request: Request, site: Site) -> Request:
+    """Return `request` for what `text` means; a folder gives its name to the server."""
+    folder = folder_of(text, Path.cwd())
+    if folder is None:
+        return replace(request, text=text)
+    name = request.name or short_name(folder.name)
+    return replace(request, text=folder_request(folder, site.bench.base), name=name)
 
 
 def _rehearse(
@@ -155,7 +165,7 @@ def _rehearse(
 ) -> list[Rehearsed]:
     def one(text: str) -> Rehearsed:
         try:
-            return rehearse(replace(request, text=text), site)
+            return rehearse(_meant(text, request, site), site)
         except OctaveError as error:
             return Rehearsed(text, error=error)
 

@@ -36,7 +36,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
+    """`NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`, or a folder as it is typed."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -103,7 +103,8 @@ def install(request: Request, site: Site) -> Outcome:
         with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
-            pin = pin if answers(pin, server) else agreed
+            # A folder has no version that says whether it is still the locked one.
+            pin = pin if answers(pin, server) and choice.kind != "folder" else agreed
             if not answers(pin, server):
                 pin = resolved(choice, server, site)
             assert pin is not None

@@ -50,9 +50,11 @@ class Plan:
     def standing(self) -> str:
         """What Octave's registry says of it: `official`, `listed`, `archived`, `deprecated`.
 
-        `named` where another registry names it, `unknown` where none does.
+        `named` where another registry names it, `unknown` where none does; `own` of a folder.
         """
         entry, known = self.choice.entry, self.choice.known
+        if self.choice.kind == "folder":
+            return "own"
         if entry is None:
             return "unknown"
         if entry.registry:
@@ -139,6 +141,8 @@ def require_answerable(choice: Choice, consent: Consent, hint: str) -> str | Non
             details={"candidates": [known, choice.source]},
         )
     is_curated = choice.entry is not None and not choice.entry.registry
+    if choice.kind == "folder":
+        return None
     if not (is_curated or consent.is_given or consent.can_ask):
         raise MissingAnswer(
             f"`{choice.source}` is not in Octave's registry, and nobody can be asked for consent",

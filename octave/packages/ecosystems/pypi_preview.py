@@ -12,8 +12,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from octave.errors import OctaveError
 from octave.packages import toolchains, uv
 from octave.packages.ecosystems.base import Bench
-from octave.packages.ecosystems.pypi import plain_choice
 from octave.packages.ecosystems.pypi_rows import as_requirements, hashes_of, only_wheels
+from octave.packages.ecosystems.pypi_scripts import plain_choice
 from octave.packages.graph_rows import marked
 from octave.packages.lockfile import Pin
 from octave.packages.preview import Preview
