@@ -102,6 +102,16 @@ def fitting_system_node(bench: "Bench", ranges: tuple[str, ...] = ()) -> Node | 
     return None
 
 
+def node_to_resolve_for(node: Node, ranges: tuple[str, ...] = ()) -> str:
+    """Return the version of node that a dependency graph is made for: the same on any machine.
+
+    It is that of the private node, which can be had everywhere; that of `node` where the `ranges`
+    exclude it.
+    """
+    pinned = _pinned_version()
+    return pinned if _in_all(pinned, ranges) else node.version
+
+
 def python(bench: "Bench", requires: str | None = None) -> Python:
     """Return an interpreter whose version lies in the PEP 440 specifier `requires`.
 

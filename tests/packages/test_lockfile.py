@@ -197,7 +197,7 @@ def test_a_merge_conflict_is_named_with_its_line(tmp_path):
     lines[5:5] = ["<<<<<<< ours\n", "=======\n", ">>>>>>> theirs\n"]
     error = refused("".join(lines).encode(), tmp_path)
     assert error.message == "`octave.lock` line 6: an unresolved merge conflict"
-    assert error.hint == "restore it from version control, or delete it and run `octave lock`"
+    assert error.hint == "octave lock"
 
 
 def test_a_lockfile_that_cannot_be_read_is_refused(tmp_path):

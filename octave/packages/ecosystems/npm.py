@@ -7,15 +7,17 @@ while resolving nor while installing, but those of packages that somebody named.
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import nodesemver
 
-from octave.errors import Ambiguous, InstallFailed, IntegrityFailed
+from octave.errors import Ambiguous, InstallFailed, IntegrityFailed, RegistryUnreachable
 from octave.packages import toolchains
-from octave.packages.ecosystems import npm_tree
+from octave.packages.ecosystems import npm_tree, npm_variants
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.ecosystems.npm_command import (
     NeedsNpm,
@@ -39,6 +41,7 @@ from octave.packages.ecosystems.npm_graph import (
 from octave.packages.ecosystems.npm_versions import (
     check_wanted,
     find_version,
+    is_published,
     overrides_of,
     required_node,
 )
@@ -46,6 +49,8 @@ from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
 _NOTE_CHARACTERS = 300
+_QUESTIONS = 4
+"""How many npm processes ask at once; each takes half a second of a core."""
 
 
 class Npm:
@@ -64,7 +69,10 @@ class Npm:
         requires = required_node(found, wanted.requires.get("node"))
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {wanted.package} {version}")
-        rows = _lock(wanted, version, overrides, node, staging, bench)
+        made_for = toolchains.node_to_resolve_for(node, requires)
+        resolver = _posing_as(made_for, node, staging)
+        rows = _lock(wanted, version, overrides, resolver, staging, bench)
+        rows = _with_all_variants(rows, wanted.package, node, staging, bench)
         node = _node_for(requires, rows, bench)
         root = next(row for row in rows if row["path"] == root_path(wanted.package))
         entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
@@ -73,21 +81,23 @@ class Npm:
             integrity=str(root["integrity"]),
             graph=rows,
             requires={"node": requires[0]} if requires else {},
-            toolchain={"node": node.version.partition(".")[0]},
+            toolchain={"node": made_for.partition(".")[0]},
             entry=entry,
             notes=tuple(_notes(wanted.package, found, rows, node, bench)),
         )
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse rows that no tree could be made of."""
+        by_path = _checked(pin)
+        node = toolchains.fitting_system_node(bench)
+        if node is not None:
+            _selected(by_path, pin, node, bench)
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target/node_modules` with the locked packages and check the tree."""
-        by_path = check_rows(pin.graph, pin.package, pin.integrity)
-        if not _is_inside(pin.entry, root_path(pin.package)):
-            raise IntegrityFailed(
-                f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
-                hint="octave lock",
-            )
+        by_path = _checked(pin)
         node = _node_of(pin, bench)
-        rows = select(by_path, pin.package, _platform(node, by_path.values(), bench))
+        rows = _selected(by_path, pin, node, bench)
         bench.progress(f"installing {len(rows)} packages of {pin.package}")
         try:
             npm_tree.fill(
@@ -217,6 +227,67 @@ def _lock(
     return rows
 
 
+def _posing_as(version: str, node: Node, staging: Path) -> Node:
+    """Return `node` with an npm that chooses as if that was its version.
+
+    Of dependencies npm quietly takes older versions where the newest do not fit the node that it
+    runs on, and has no setting for another one: the same manifest would be locked differently on
+    each machine, and with versions that nobody chose.
+    """
+    preload = staging / "node-version.cjs"
+    preload.write_text(
+        f"Object.defineProperty(process, 'version', {{value: {json.dumps(f'v{version}')}}})\n",
+        encoding="utf-8",
+    )
+    program, *rest = node.npm
+    return replace(node, npm=(program, "--require", str(preload), *rest))
+
+
+def _with_all_variants(
+    rows: tuple[GraphRow, ...], package: str, node: Node, staging: Path, bench: Bench
+) -> tuple[GraphRow, ...]:
+    """Return `rows` without the names of optional packages that nobody published.
+
+    Raises:
+        InstallFailed, RegistryUnreachable: one of those that npm left out may be there.
+    """
+    absent = npm_variants.absent(rows)
+    if absent and not bench.offline:
+        with ThreadPoolExecutor(_QUESTIONS) as pool:
+            there = pool.map(
+                lambda one: is_published(one.name, one.version_range, node, staging, bench), absent
+            )
+            left_out = [one.name for one, found in zip(absent, there, strict=True) if found]
+        if left_out:
+            raise InstallFailed(
+                f"npm left `{left_out[0]}` out of the dependencies of `{package}`",
+                hint="check the network and the registry, then try again",
+            )
+    return npm_variants.without(rows, absent)
+
+
+def _checked(pin: Pin) -> dict[str, GraphRow]:
+    by_path = check_rows(pin.graph, pin.package, pin.integrity)
+    if not _is_inside(pin.entry, root_path(pin.package)):
+        raise IntegrityFailed(
+            f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
+            hint="octave lock",
+        )
+    return by_path
+
+
+def _selected(
+    by_path: Mapping[str, GraphRow], pin: Pin, node: Node, bench: Bench
+) -> tuple[GraphRow, ...]:
+    rows = by_path.values()
+    platform = Platform("")
+    if names_platform(rows) or npm_variants.absent(rows):
+        platform = Platform(*toolchains.platform_of(node, bench))
+    selected = select(by_path, pin.package, platform)
+    npm_variants.require(selected, by_path, platform)
+    return selected
+
+
 def _node_of(pin: Pin, bench: Bench) -> Node:
     asked = pin.requires.get("node")
     return _node_for((asked,) if asked else (), pin.graph, bench)
@@ -237,7 +308,7 @@ def _node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench)
         return node
     try:
         return toolchains.node(bench, (*requires, *dict.fromkeys(asked)))
-    except InstallFailed:
+    except (InstallFailed, RegistryUnreachable):
         return node
 
 
@@ -262,10 +333,6 @@ def _notes(
         names = sorted({row_name(row) for row in scripts if bool(row.get("runScripts")) == run})
         if names:
             yield f"{said}: {', '.join(f'`{name}`' for name in names)}."
-
-
-def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
-    return Platform(*toolchains.platform_of(node, bench)) if names_platform(rows) else Platform("")
 
 
 def _access(

@@ -173,7 +173,27 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             f"the lockfile's graph of `{package}` does not hold the package it names",
             hint="octave lock",
         )
+    # What a package brings along in its archive it may not even name.
+    lost = {path for path, row in by_path.items() if not row.get("inBundle")}
+    lost -= _reached(by_path, package)
+    if lost:
+        raise IntegrityFailed(
+            f"the lockfile's row `{min(lost)}` belongs to nothing that `{package}` needs:"
+            " dependencies are missing in it",
+            hint="octave lock",
+        )
     return by_path
+
+
+def _reached(by_path: Mapping[str, GraphRow], package: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [root_path(package)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _needs(by_path, path)
+    return found
 
 
 def _in_bundle(row: GraphRow) -> bool:

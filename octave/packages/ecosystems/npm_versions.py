@@ -102,6 +102,18 @@ def find_version(wanted: Wanted, node: Node, staging: Path, bench: Bench) -> dic
     return next(one for one in kept if one["version"] == version)
 
 
+def is_published(package: str, version_range: str, node: Node, staging: Path, bench: Bench) -> bool:
+    """Return whether the registry has a version of `package` in `version_range`.
+
+    Raises:
+        RegistryUnreachable, InstallFailed: it does not say.
+    """
+    try:
+        return bool(_view(package, version_range, node, staging, bench))
+    except PackageNotFound:
+        return False
+
+
 def _view(
     package: str, asked: str, node: Node, staging: Path, bench: Bench
 ) -> list[dict[str, Any]]:

@@ -101,6 +101,10 @@ class Pypi:
             notes=tuple(notes),
         )
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse rows that are no requirements with hashes."""
+        as_requirements(pin.graph)
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target/venv` with the locked packages and check every file of them."""
         requires = pin.requires.get("python")
