@@ -21,6 +21,8 @@ class WheelIndex:
     files: dict[str, bytes] = field(default_factory=dict)
     requires_python: dict[str, str] = field(default_factory=dict)
     status: int = 200
+    asked: list[str] = field(default_factory=list)
+    """Paths of all requests."""
 
     def __post_init__(self) -> None:
         index = self
@@ -30,6 +32,7 @@ class WheelIndex:
                 self.do_GET()
 
             def do_GET(self) -> None:
+                index.asked.append(self.path)
                 found = index.answer(self.path)
                 self.send_response(index.status if found is not None else 404)
                 self.send_header("Content-Type", "text/html")

@@ -297,12 +297,23 @@ def _names(row: GraphRow, key: str) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, Mapping) else ()
 
 
-def locate(by_path: Mapping[str, GraphRow], path: str, name: str) -> str | None:
+def unmet(paths: Collection[str], path: str, manifest: Mapping[str, object]) -> str | None:
+    """Return a dependency in the package.json of the one at `path` that no place in `paths` has.
+
+    What may be missing, as optional ones, does not count.
+    """
+    needed = _names(manifest, "dependencies")
+    optional = _names(manifest, "optionalDependencies")
+    missing = (name for name in needed if name not in optional)
+    return next((name for name in missing if locate(paths, path, name) is None), None)
+
+
+def locate(paths: Collection[str], path: str, name: str) -> str | None:
     """Return the path of the package that `name` means to the one at `path`, as node does."""
     folder = path
     while True:
         candidate = f"{folder}/node_modules/{name}" if folder else f"node_modules/{name}"
-        if candidate in by_path:
+        if candidate in paths:
             return candidate
         if not folder:
             return None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from octave.errors import IntegrityFailed
-from octave.packages.ecosystems.npm_graph import Platform, locate, row_name, suits
+from octave.packages.ecosystems.npm_graph import Platform, locate, row_name
 from octave.packages.lockfile import GraphRow
 
 _OPTIONAL = "optionalDependencies"
@@ -95,27 +95,19 @@ def require(
         IntegrityFailed: it does.
     """
     for row in selected:
-        path, names = str(row["path"]), _variants(row)
-        found = {name: locate(by_path, path, name) for name in names}
-        there = [by_path[place] for place in found.values() if place is not None]
-        if any(_is_variant(one) and suits(one, platform) for one in there):
-            continue
-        for name, place in found.items():
-            if place is None and _is_named_after(name, platform):
-                raise IntegrityFailed(
-                    f"the lockfile has no row for `{name}`, which `{row_name(row)}` needs on "
-                    f"{platform.os} {platform.cpu}: it was locked where npm left that out",
-                    hint="run `octave lock` here, and commit `octave.lock`",
-                )
+        path = str(row["path"])
+        for_here = [name for name in _variants(row) if _is_named_after(name, platform)]
+        if for_here and all(locate(by_path, path, name) is None for name in for_here):
+            raise IntegrityFailed(
+                f"the lockfile has no row for `{for_here[0]}`, which `{row_name(row)}` needs on "
+                f"{platform.os} {platform.cpu}: it was locked where npm left that out",
+                hint="run `octave lock` here, and commit `octave.lock`",
+            )
 
 
 def _variants(row: GraphRow) -> Mapping[str, str]:
     names = row.get(_OPTIONAL)
     return names if isinstance(names, Mapping) else {}
-
-
-def _is_variant(row: GraphRow) -> bool:
-    return any(row.get(key) for key in ("os", "cpu", "libc"))
 
 
 def _is_named_after(name: str, platform: Platform) -> bool:
