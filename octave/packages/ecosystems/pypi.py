@@ -26,7 +26,7 @@ from octave.errors import (
     VersionNotFound,
     did_you_mean,
 )
-from octave.packages import bytecode, toolchains, uv
+from octave.packages import bytecode, private_python, toolchains, uv
 from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
 from octave.packages.ecosystems.pypi_rows import (
@@ -170,9 +170,10 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     row = question.root(rows)[0]
     floor = _floor_of(row, question)
     try:
-        toolchains.python(bench, f">={floor}")
+        toolchains.python(replace(bench, offline=True), f">={floor}")
     except InstallFailed as error:
-        return Newest(str(row["version"]), error.message)
+        if not private_python.is_offered(bench, f">={floor}"):
+            return Newest(str(row["version"]), error.message)
     return Newest(str(row["version"]))
 
 
