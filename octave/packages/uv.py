@@ -133,6 +133,15 @@ def failure(output: Output, wanted: str) -> OctaveError:
             f"the package index cannot be reached for `{wanted}`: {last_cause(output.stderr)}",
             hint="check the network, the proxy and the index settings of uv or pip",
         )
+    elsewhere = _NOT_FOR_HERE.search(text)
+    if elsewhere:
+        return InstallFailed(
+            f"`{elsewhere[1]}` {elsewhere[2]}, which `{wanted}` needs, is not offered for this "
+            f"machine: it has no wheel with a matching {elsewhere[3]}",
+            hint="choose another version of it with `constraints` in `octave.toml`, then "
+            "`octave install`",
+            details={"package": elsewhere[1], "version": elsewhere[2]},
+        )
     return InstallFailed(f"uv could not install `{wanted}`:\n{output.tail}")
 
 
@@ -141,6 +150,7 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
+_NOT_FOR_HERE = re.compile(r"Because (\S+?)==(\S+) has no wheels with a matching ([\w ]+?) tag \(")
 _UNREACHABLE = re.compile(
     r"error sending request|client error|[Cc]onnection (refused|reset)|dns error|timed out"
     r"|Failed to fetch|HTTP status (server|client) error|tunnel error"

@@ -80,10 +80,11 @@ class WheelIndex:
         requires: Sequence[str] = (),
         requires_python: str = "",
         wrong_record: bool = False,
+        tag: str = "py3-none-any",
     ) -> None:
         """Offer a wheel whose scripts print `NAME VERSION` and their arguments."""
         module = escaped(name)
-        file = f"{module}-{version}-py3-none-any.whl"
+        file = f"{module}-{version}-{tag}.whl"
         points = "".join(f"{script} = {module}:main\n" for script in scripts)
         metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"]
         metadata += [f"Requires-Dist: {one}\n" for one in requires]
@@ -95,7 +96,7 @@ class WheelIndex:
             f"{module}/__init__.py": f"def main():\n    import sys\n"
             f"    print('{name} {version}', *sys.argv[1:])\n",
             f"{info}/METADATA": "".join(metadata),
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
             f"{info}/entry_points.txt": f"[console_scripts]\n{points}",
         }
         self.files[file] = wheel(contents, f"{info}/RECORD", wrong_record=wrong_record)
