@@ -16,7 +16,6 @@ from octave.packages import commands, ledger, lockfile, manifest
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.resolve import answers
 from octave.packages.toml_text import merge_conflict
-from octave.packages.versions import is_newer
 
 _GIT_TIMEOUT_S = 20.0
 """It reads one object from a local store."""
@@ -91,6 +90,9 @@ def choose(pins: Sequence[Pin]) -> Chosen:
 
 
 def _later(one: Pin, other: Pin) -> Pin:
+    # Loaded late: installing starts without what comparing versions takes.
+    from octave.packages.versions import is_newer
+
     return one if is_newer(one.kind, one.version, other.version) else other
 
 
