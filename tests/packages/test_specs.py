@@ -50,8 +50,9 @@ def place(workspace: Workspace, name: str = "x", **more: object) -> Path:
     }
     record = Record(**{**facts, **more})  # type: ignore[arg-type]
     staging = store.stage(workspace.home, name)
-    (staging / "index.js").touch()
-    (workspace.home.runtimes / "node").touch()
+    for file in map(Path, store.absolute(record.command, staging, workspace.home)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     folder = store.publish(workspace.home, staging, record, "1.0-b")
     lockfile.write(workspace.lockfile, Lock("", {}))
     known = workspaces.installed(workspace)
