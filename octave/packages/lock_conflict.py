@@ -19,6 +19,8 @@ from octave.packages.toml_text import merge_conflict
 
 _GIT_TIMEOUT_S = 20.0
 """It reads one object from a local store."""
+_GIT_ENVIRON = {"GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"}
+"""A repository's configuration names programs to run: none of them for this."""
 _OURS, _THEIRS = ":2:", ":3:"
 """What git calls the two sides of a conflict in its index."""
 
@@ -129,9 +131,9 @@ def _kept_by_git(path: Path, environ: Mapping[str, str]) -> list[str]:
     for side in (_OURS, _THEIRS):
         try:
             output = commands.run(
-                (git, "cat-file", "blob", f"{side}./{path.name}"),
+                (git, "-c", "core.fsmonitor=false", "cat-file", "blob", f"{side}./{path.name}"),
                 cwd=path.parent,
-                environ=environ,
+                environ={**environ, **_GIT_ENVIRON},
                 timeout_s=_GIT_TIMEOUT_S,
             )
         except InstallFailed:
