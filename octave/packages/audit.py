@@ -17,7 +17,7 @@ from octave.packages.lockfile import Pin
 from octave.packages.names import split_package
 from octave.packages.offered import Offered
 from octave.packages.registry import Registry, bundled_folder
-from octave.packages.resolve import answers
+from octave.packages.resolve import difference
 
 Kind = Literal["files", "lock", "definitions", "deprecated", "scripts", "suspicious"]
 _NAMED = 3
@@ -67,9 +67,9 @@ def audit(
         server = wanted.servers[name]
         if server.package is not None:
             pin = pins.get(name)
-            if pin is None or not answers(pin, server):
-                text = f"`{name}` is not locked as `octave.toml` wants it"
-                found.append(Finding(name, "lock", text, "octave install"))
+            stale = difference(pin, server)
+            if stale:
+                found.append(Finding(name, "lock", f"`{name}` {stale}", "octave install"))
             if pin is not None:
                 found += _on_disk(workspace, pin, notes)
                 found += _scripts(pin, notes)

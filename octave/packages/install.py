@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from octave.errors import NotTrusted, OctaveError, UsageError
+from octave.errors import InstallFailed, IntegrityFailed, NotTrusted, OctaveError, UsageError
 from octave.packages import (
     ledger,
+    lock_conflict,
     lockfile,
     manifest,
     manifest_edit,
@@ -20,6 +21,7 @@ from octave.packages import (
     variables,
     workspaces,
 )
+from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import split_package
@@ -195,19 +197,24 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
 
 
 def lock_all(site: Site) -> list[Outcome]:
-    """Write a lockfile that answers the manifest, installing nothing; one outcome a server."""
+    """Write a lockfile that answers the manifest, installing nothing; one outcome a server.
+
+    One that a merge left in conflict is settled first.
+    """
     store.prepare(site.workspace.home)
     wanted = manifest.load(site.workspace.manifest)
+    notes = lock_conflict.settle(site.workspace, site.bench.environ)
     pins = lockfile.read(site.workspace.lockfile).pins
     servers = [server for server in wanted.servers.values() if server.package is not None]
     outcomes = [_lock_wanted(server, pins.get(server.name), site) for server in servers]
+    outcomes = [replace(one, note=notes.get(one.name, "")) for one in outcomes]
     ledger.prune(site.workspace)
     return outcomes
 
 
 def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
     try:
-        if not answers(pin, server):
+        if pin is None or not answers(pin, server) or not _holds(pin, site):
             with store.locked(site.workspace.home, server.name, site.bench.progress):
                 pin = resolved(of_manifest(server, site.registry), server, site)
             with ledger.changing(site.workspace):
@@ -215,8 +222,19 @@ def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
                 ledger.write_pins(site.workspace, {**current, server.name: pin})
     except OctaveError as error:
         return Outcome(server.name, "failed", error=error)
-    assert pin is not None
     return Outcome(server.name, "locked", pin.version)
+
+
+def _holds(pin: Pin, site: Site) -> bool:
+    try:
+        ECOSYSTEMS[pin.kind].check(pin, site.bench)
+    except IntegrityFailed as error:
+        site.bench.note(f"`{pin.name}` is locked anew: {error.message}")
+        return False
+    except InstallFailed:
+        # Not for this machine; the lockfile is for others too.
+        return True
+    return True
 
 
 def _install_wanted(

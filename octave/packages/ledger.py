@@ -12,7 +12,7 @@ from octave.home import Workspace, atomic_write
 from octave.packages import kept, lockfile, manifest, store, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest
-from octave.packages.resolve import answers
+from octave.packages.resolve import difference
 
 
 @contextlib.contextmanager
@@ -80,11 +80,8 @@ def require_fresh(wanted: Manifest, lock: Lock) -> None:
         LockStale: `details["differences"]` says what differs, a sentence each.
     """
     packages = {s.name: s for s in wanted.servers.values() if s.package is not None}
-    differences = [
-        f"`{name}` is not locked as `octave.toml` wants it"
-        for name, server in packages.items()
-        if not answers(lock.pins.get(name), server)
-    ]
+    found = {name: difference(lock.pins.get(name), packages[name]) for name in packages}
+    differences = [f"`{name}` {clause}" for name, clause in found.items() if clause]
     differences += [
         f"`{name}` is locked but not wanted" for name in lock.pins if name not in packages
     ]

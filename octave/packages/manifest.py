@@ -24,7 +24,7 @@ from octave.packages.names import (
     is_server_name,
     split_package,
 )
-from octave.packages.toml_text import locate, position, syntax_place
+from octave.packages.toml_text import locate, merge_conflict, position, syntax_place
 from octave.settings import (
     Convert,
     Reference,
@@ -380,6 +380,9 @@ def _decode(path: Path, text: str) -> dict[str, Any]:
     except RecursionError:
         raise _problem(path, 1, 1, "it is nested too deeply") from None
     except ValueError as error:
+        conflict = merge_conflict(text)
+        if conflict:
+            raise _problem(path, *conflict, "an unresolved merge conflict") from None
         message, line, column = syntax_place(error, text)
         raise _problem(path, line, column, f"it is not TOML: {message}") from None
 

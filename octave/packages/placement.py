@@ -1,6 +1,7 @@
 """Make what a pin says lie on disk, whole and started once, or leave no trace of the attempt."""
 
 import contextlib
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from octave.packages.offered import Offered
 from octave.packages.registry import Lookup, PackageChoice
 from octave.packages.specs import spec_of_record
 from octave.packages.store import Record
+
+_READ_ONLY = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,12 @@ def _try(
         spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
     except StartFailed as error:
         return trial.unchecked(record, error), None
+    except OSError as error:
+        if site.workspace.is_home or error.errno not in _READ_ONLY:
+            raise
+        # A checkout that a CI mounts read-only: what is installed lies in the home.
+        reason = f"`{site.workspace.state}`, where its data belongs, cannot be written"
+        return replace(record, unchecked_reason=reason), None
     site.bench.progress(f"starting `{record.name}` once")
     return trial.start_once(
         record,

@@ -177,15 +177,34 @@ def require_index(known: PackageChoice, staging: Path, bench: Bench) -> None:
 
 def answers(pin: Pin | None, server: ServerEntry) -> bool:
     """Whether `pin` is the answer to what the manifest's `server` asks for."""
-    return (
-        pin is not None
-        and pin.request == f"{server.package}@{server.version}"
-        and pin.executable == (server.executable or "")
-        and server.registry_name in {None, pin.registry_name}
-        and set(server.constraints) <= set(pin.constraints)
-        and marked(pin.graph, "runScripts") == frozenset(server.allow_scripts)
-        and marked(pin.graph, "build") == frozenset(map(pypi_name, server.allow_build))
-    )
+    return not difference(pin, server)
+
+
+def difference(pin: Pin | None, server: ServerEntry) -> str:
+    """Return in what `pin` does not answer the manifest's `server`, a clause; empty: it does."""
+    if pin is None:
+        return "is not locked"
+    request = f"{server.package}@{server.version}"
+    if pin.request != request:
+        return f"is wanted as `{request}` and locked as `{pin.request}`"
+    if pin.executable != (server.executable or ""):
+        return f"is wanted with {_bin(server.executable)} and locked with {_bin(pin.executable)}"
+    if server.registry_name not in {None, pin.registry_name}:
+        return f"is wanted as `{server.registry_name}` and locked as `{pin.registry_name}`"
+    missing = sorted(set(server.constraints) - set(pin.constraints))
+    if missing:
+        return f"is locked without the constraint `{missing[0]}`"
+    for key, mark, wanted in (
+        ("allow_scripts", "runScripts", frozenset(server.allow_scripts)),
+        ("allow_build", "build", frozenset(map(pypi_name, server.allow_build))),
+    ):
+        if marked(pin.graph, mark) != wanted:
+            return f"is locked with another `{key}`"
+    return ""
+
+
+def _bin(executable: str | None) -> str:
+    return f"`bin = {executable}`" if executable else "no `bin`"
 
 
 def short_name(package: str) -> str:

@@ -94,12 +94,16 @@ def spec_of_record(
             *(resolver.value(value) for value in server.args),
         ),
         cwd=_cwd(workspace, server),
-        environment=_environment(
-            workspace,
-            server,
-            record,
-            environ,
-            node_flags.variables(workspace.home, record, folder, server.node_flags),
+        environment=_with_files(
+            server.name,
+            (interpreter, *entry),
+            _environment(
+                workspace,
+                server,
+                record,
+                environ,
+                node_flags.variables(workspace.home, record, folder, server.node_flags),
+            ),
         ),
         version=record.version,
         digest=record.digest,
@@ -110,6 +114,28 @@ def spec_of_record(
         secret_variables=_secret_variables(server, _known(server, record)),
         secret_arguments=_secret_arguments(server.args, resolver),
     )
+
+
+def _with_files(
+    name: str, files: Iterable[str], environment: Callable[[], dict[str, str]]
+) -> Callable[[], dict[str, str]]:
+    """Return `environment`, which says so when one of `files` is gone by then.
+
+    Interpreters are others' to update and remove.
+    """
+
+    def made() -> dict[str, str]:
+        given = environment()
+        for file in files:
+            if not Path(file).exists():
+                raise StartFailed(
+                    f"`{name}` cannot be started: `{file}` does not exist any more",
+                    hint="octave install",
+                    details={"phase": "start", "permanent": True, "file": file},
+                )
+        return given
+
+    return made
 
 
 def spec_of_own(

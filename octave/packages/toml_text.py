@@ -159,6 +159,15 @@ def position(text: str, offset: int) -> tuple[int, int]:
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
+_CONFLICT = re.compile(r"^(?:<{7}|\|{7}|={7}|>{7})(?=[ \r\n]|$)", re.MULTILINE)
+
+
+def merge_conflict(text: str) -> tuple[int, int] | None:
+    """Return line and column of the first mark that a merge left in `text`; None without one."""
+    found = _CONFLICT.search(text)
+    return None if found is None else position(text, found.start())
+
+
 _SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 

@@ -2,7 +2,7 @@
 
 The system's node, when it fits and has npm; else a private node 24, installed once below the
 home from a wheel whose version and hashes are pinned in `node-24.txt`. The Python Octave runs
-on, when it fits; else another installed one. Nothing else is ever downloaded.
+on, when it fits; else another installed one; else one that uv can have, below the home too.
 
 What only wheels need is loaded late: npm servers are installed without it.
 """
@@ -102,13 +102,27 @@ def fitting_system_node(bench: "Bench", ranges: tuple[str, ...] = ()) -> Node | 
     return None
 
 
+def node_to_resolve_for(node: Node, ranges: tuple[str, ...] = ()) -> str:
+    """Return the version of node that a dependency graph is made for: the same on any machine.
+
+    It is that of the private node, which can be had everywhere; that of `node` where the `ranges`
+    exclude it.
+    """
+    pinned = _pinned_version()
+    return pinned if _in_all(pinned, ranges) else node.version
+
+
 def python(bench: "Bench", requires: str | None = None) -> Python:
     """Return an interpreter whose version lies in the PEP 440 specifier `requires`.
 
+    Octave's own, else one that is installed, else one that uv downloads, if it may.
+
     Raises:
-        InstallFailed: none is installed, or `requires` is no specifier.
+        InstallFailed: there is none and none can be had, or `requires` is no specifier.
     """
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    from octave.packages import private_python
 
     own = Python(
         Path(getattr(sys, "_base_executable", sys.executable)),
@@ -122,10 +136,20 @@ def python(bench: "Bench", requires: str | None = None) -> Python:
     if wanted.contains(own.version, prereleases=True):
         return own
     found = _other_python(bench, str(wanted))
-    if found is None or not wanted.contains(found.version, prereleases=True):
+    if found is not None:
+        return found
+    problem = "and no other one was found"
+    if private_python.is_allowed(bench):
+        try:
+            private_python.download(bench, str(wanted))
+        except InstallFailed as error:
+            problem = f"no other one was found, and none can be downloaded: {error.message}"
+        found = _other_python(bench, str(wanted))
+    if found is None:
         raise InstallFailed(
-            f"Python `{wanted}` is needed; Octave runs on {own.version} and no other one was found",
-            hint=f"install a Python {wanted}, for example with `uv python install`, then try again",
+            f"Python `{wanted}` is needed; Octave runs on {own.version}, {problem}",
+            hint=f"install a Python {wanted} with the system's package manager or with"
+            f" `uv python install '{wanted}'`, then try again",
         )
     return found
 
@@ -270,19 +294,31 @@ def _check_node(prefix: Path, version: str, environ: Mapping[str, str]) -> None:
 
 
 def _other_python(bench: "Bench", wanted: str) -> Python | None:
-    from octave.packages import uv
+    """Return an installed Python within `wanted`: of this machine, else a private one."""
+    from octave.packages import private_python, uv
 
     environ = uv.environ(bench)
     environ["PATH"] = _without_shims(environ)
     words: list[str | Path] = [uv.binary(), "python", "find", "--no-project", "--system", wanted]
-    output = run(words, cwd=Path("/"), environ=environ)
-    found = output.stdout.strip()
-    if output.exit_code or not found:
-        return None
-    said = run([found, "-I", "-c", _ASK_PYTHON], cwd=Path("/"), environ=bench.environ)
+    own = environ | {"UV_PYTHON_INSTALL_DIR": str(private_python.folder(bench))}
+    for places, more in (environ, ()), (own, ("--managed-python",)):
+        output = run([*words, *more], cwd=Path("/"), environ=places)
+        found = output.stdout.strip()
+        python = None if output.exit_code or not found else _python_at(found, wanted, bench)
+        if python is not None:
+            return python
+    return None
+
+
+def _python_at(path: str, wanted: str, bench: "Bench") -> Python | None:
+    from packaging.specifiers import SpecifierSet
+
+    said = run([path, "-I", "-c", _ASK_PYTHON], cwd=Path("/"), environ=bench.environ)
     if said.exit_code:
         return None
-    python = Python(Path(found).absolute(), said.stdout.strip())
+    python = Python(Path(path).absolute(), said.stdout.strip())
+    if not SpecifierSet(wanted).contains(python.version, prereleases=True):
+        return None
     # `python3` may become another feature release with the next update of the system.
     exact = python.path.with_name(f"python{python.minor}")
     return Python(exact, python.version) if exact.is_file() else python

@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # the ecosystems import this module
 
 _KEPT = re.compile(
     r"UV_(HTTP_\w+|CONCURRENT_\w+|NATIVE_TLS|SYSTEM_CERTS|INSECURE_HOST|KEYRING_PROVIDER"
-    r"|PYTHON_INSTALL_DIR|INDEX_\w+_(USERNAME|PASSWORD))"
+    r"|PYTHON_INSTALL_DIR|PYTHON_INSTALL_MIRROR|PYTHON_DOWNLOADS_JSON_URL|INDEX_\w+_(USERNAME|PASSWORD))"
 )
-"""Variables of uv that say how to reach an index or where Pythons lie, not what to choose."""
+"""Variables of uv that say how to reach an index or where Pythons come from and lie, not what to
+choose."""
 _DROPPED = re.compile(r"(UV|PIP)_|(VIRTUAL_ENV|CONDA_PREFIX|PYTHONPATH|PYTHONHOME)$")
 
 
@@ -114,7 +115,7 @@ def failure(output: Output, wanted: str) -> OctaveError:
         )
     if re.search(r"No space left on device|Disk quota exceeded|Read-only file system", text):
         return StorageFailed(
-            f"cannot write while installing `{wanted}`: {_last_cause(output.stderr)}",
+            f"cannot write while installing `{wanted}`: {last_cause(output.stderr)}",
             hint="free some space, or set OCTAVE_HOME to a folder with room, then try again",
         )
     if "network connectivity is disabled" in text or "network was disabled" in text:
@@ -129,8 +130,17 @@ def failure(output: Output, wanted: str) -> OctaveError:
         )
     if _UNREACHABLE.search(text):
         return RegistryUnreachable(
-            f"the package index cannot be reached for `{wanted}`: {_last_cause(output.stderr)}",
+            f"the package index cannot be reached for `{wanted}`: {last_cause(output.stderr)}",
             hint="check the network, the proxy and the index settings of uv or pip",
+        )
+    elsewhere = _NOT_FOR_HERE.search(text)
+    if elsewhere:
+        return InstallFailed(
+            f"`{elsewhere[1]}` {elsewhere[2]}, which `{wanted}` needs, is not offered for this "
+            f"machine: it has no wheel with a matching {elsewhere[3]}",
+            hint="choose another version of it with `constraints` in `octave.toml`, then "
+            "`octave install`",
+            details={"package": elsewhere[1], "version": elsewhere[2]},
         )
     return InstallFailed(f"uv could not install `{wanted}`:\n{output.tail}")
 
@@ -140,13 +150,15 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
+_NOT_FOR_HERE = re.compile(r"Because (\S+?)==(\S+) has no wheels with a matching ([\w ]+?) tag \(")
 _UNREACHABLE = re.compile(
     r"error sending request|client error|[Cc]onnection (refused|reset)|dns error|timed out"
     r"|Failed to fetch|HTTP status (server|client) error|tunnel error"
 )
 
 
-def _last_cause(text: str) -> str:
+def last_cause(text: str) -> str:
+    """Return the innermost reason in what uv wrote."""
     causes = re.findall(r"^\s*(?:[Cc]aused? ?(?:by)?|cause): (.+)$", text, re.MULTILINE)
     lines = text.strip().splitlines() or ["no reason given"]
     return str(causes[-1] if causes else lines[-1].strip())
@@ -169,7 +181,7 @@ def index_settings(environ: Mapping[str, str]) -> IndexSettings:
     """
     found = [
         _from_variables(environ),
-        *(_from_uv(path) for path in _uv_files(environ)),
+        *(_from_uv(path) for path in settings_files(environ)),
         *(_from_pip(path) for path in _pip_files(environ)),
     ]
     return IndexSettings(
@@ -196,7 +208,8 @@ def _from_variables(environ: Mapping[str, str]) -> IndexSettings:
     )
 
 
-def _uv_files(environ: Mapping[str, str]) -> list[Path]:
+def settings_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return the places of the user's uv.toml, the first that says something counts."""
     if environ.get("UV_NO_CONFIG"):
         return []
     if environ.get("UV_CONFIG_FILE"):

@@ -367,7 +367,9 @@ def test_a_lockfile_that_answers_something_else_is_stale(world: World) -> None:
     for words in (["lock", "--check"], ["install", "--locked"]):
         done = world.octave(*words, "--json")
         assert (done.code, done.error["code"]) == (7, "lock_stale")
-        assert "`story-good` is not locked as `octave.toml` wants it" in done.error["message"]
+        assert (
+            "`story-good` is wanted as `pypi:story-good@<1` and locked as" in done.error["message"]
+        )
     assert world.state() == before
 
 

@@ -197,7 +197,7 @@ def test_a_merge_conflict_is_named_with_its_line(tmp_path):
     lines[5:5] = ["<<<<<<< ours\n", "=======\n", ">>>>>>> theirs\n"]
     error = refused("".join(lines).encode(), tmp_path)
     assert error.message == "`octave.lock` line 6: an unresolved merge conflict"
-    assert error.hint == "restore it from version control, or delete it and run `octave lock`"
+    assert error.hint == "octave lock"
 
 
 def test_a_lockfile_that_cannot_be_read_is_refused(tmp_path):
@@ -207,7 +207,26 @@ def test_a_lockfile_that_cannot_be_read_is_refused(tmp_path):
 
 def test_a_server_locked_twice_is_refused(tmp_path):
     text = dump(LOCK).decode().replace('name = "fetch"', 'name = "github"')
-    assert "a server is in it twice" in refused(text.encode(), tmp_path).message
+    assert "`github` is in it twice (line " in refused(text.encode(), tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('name = "mcp-fetch"\n', 'name = "mcp-fetch"\nurl = "x://y"\n', "[[server.pypi]]"),
+        ('entry = "mcp-fetch"', 'entrance = "mcp-fetch"', "entrance"),
+        ('entry = "mcp-fetch"', "entry = 1", "entry = 1"),
+        (f'    "{sha256("x")}",\n', "", "[[server.pypi]]"),
+        (f'graph-digest = "{PYPI.graph_digest}"', 'graph-digest = "x"', 'graph-digest = "x"'),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line(tmp_path, old, new, line):
+    text = dump(LOCK).decode()
+    assert old in text
+    error = refused(text.replace(old, new).encode(), tmp_path)
+    number = error.details["line"]
+    assert error.message.endswith(f"(line {number})")
+    assert text.replace(old, new).splitlines()[number - 1].startswith(line)
 
 
 def changed(server: str, *path: str | int, to: object = None) -> bytes:

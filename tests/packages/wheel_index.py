@@ -27,6 +27,8 @@ class WheelIndex:
     status: int = 200
     published: dict[str, str] = field(default_factory=dict)
     """By file, RFC 3339; where there is one the pages are JSON (PEP 691, 700)."""
+    asked: list[str] = field(default_factory=list)
+    """Paths of all requests."""
 
     def __post_init__(self) -> None:
         index = self
@@ -36,6 +38,7 @@ class WheelIndex:
                 self.do_GET()
 
             def do_GET(self) -> None:
+                index.asked.append(self.path)
                 found = index.answer(self.path)
                 self.send_response(index.status if found is not None else 404)
                 is_json = (found or b"").startswith(b"{")
@@ -100,10 +103,11 @@ class WheelIndex:
         requires: Sequence[str] = (),
         requires_python: str = "",
         wrong_record: bool = False,
+        tag: str = "py3-none-any",
     ) -> None:
         """Offer a wheel whose scripts print `NAME VERSION` and their arguments."""
         module = escaped(name)
-        file = f"{module}-{version}-py3-none-any.whl"
+        file = f"{module}-{version}-{tag}.whl"
         points = "".join(f"{script} = {module}:main\n" for script in scripts)
         metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"]
         metadata += [f"Requires-Dist: {one}\n" for one in requires]
@@ -115,7 +119,7 @@ class WheelIndex:
             f"{module}/__init__.py": f"def main():\n    import sys\n"
             f"    print('{name} {version}', *sys.argv[1:])\n",
             f"{info}/METADATA": "".join(metadata),
-            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n",
             f"{info}/entry_points.txt": f"[console_scripts]\n{points}",
         }
         self.files[file] = wheel(contents, f"{info}/RECORD", wrong_record=wrong_record)

@@ -102,6 +102,14 @@ class Ecosystem(Protocol):
             InstallFailed: no toolchain fits, nothing can be resolved.
         """
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse a pin that `install` could make nothing of, without making anything.
+
+        Raises:
+            IntegrityFailed: its rows do not hold together, or lack what is needed here.
+            InstallFailed: it is not meant for this machine.
+        """
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill the empty folder `target` with exactly what `pin` says, and verify it.
 

@@ -48,6 +48,11 @@ class Folder:
         bench.progress(f"packing {wanted.package}")
         return _packer_of(folder).resolve(folder, wanted, staging, bench)
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse rows that do not hold together."""
+        inner = as_packed(pin)
+        _PACKERS[inner.kind].ecosystem.check(inner, bench)
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target` as the locked graph says."""
         inner = as_packed(pin)

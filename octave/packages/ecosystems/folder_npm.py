@@ -57,7 +57,9 @@ class NpmFolder:
         requires = required_node(packed.manifest, None)
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {packed.name} {packed.version}")
-        rows = _lock(packed, wanted, node, staging, bench)
+        resolver, made_for = npm.resolver_for(node, requires, staging)
+        rows = _lock(packed, wanted, resolver, staging, bench)
+        rows = npm.with_all_variants(rows, packed.name, node, staging, bench)
         npm_tarballs.keep(bench.home.cache / npm.TARBALLS, packed.archive)
         node = npm.node_for(requires, rows, bench)
         return Resolved(
@@ -65,7 +67,7 @@ class NpmFolder:
             integrity=packed.integrity,
             graph=rows,
             requires={"node": requires[0]} if requires else {},
-            toolchain={"node": node.version.partition(".")[0]},
+            toolchain={"node": made_for.partition(".")[0]},
             entry=_entry(packed, wanted),
             notes=tuple(npm.notes(packed.name, packed.manifest, rows, node, bench)),
         )

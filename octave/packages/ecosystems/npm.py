@@ -7,15 +7,17 @@ while resolving nor while installing, but those of packages that somebody named.
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 import nodesemver
 
-from octave.errors import Ambiguous, InstallFailed, IntegrityFailed
+from octave.errors import Ambiguous, InstallFailed, IntegrityFailed, RegistryUnreachable
 from octave.packages import toolchains
-from octave.packages.ecosystems import npm_tree
+from octave.packages.ecosystems import npm_tree, npm_variants
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.ecosystems.npm_command import (
     NeedsNpm,
@@ -38,6 +40,7 @@ from octave.packages.ecosystems.npm_graph import (
 from octave.packages.ecosystems.npm_versions import (
     check_wanted,
     find_version,
+    is_published,
     overrides_of,
     required_node,
     too_young,
@@ -49,6 +52,8 @@ from octave.packages.toolchains import Node
 TARBALLS = "npm-tarballs"
 """The folder in the cache."""
 _NOTE_CHARACTERS = 300
+_QUESTIONS = 4
+"""How many npm processes ask at once; each takes half a second of a core."""
 
 
 class Npm:
@@ -67,7 +72,9 @@ class Npm:
         requires = required_node(found, wanted.requires.get("node"))
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {wanted.package} {version}")
-        rows = _lock(wanted, version, overrides, node, staging, bench)
+        resolver, made_for = resolver_for(node, requires, staging)
+        rows = _lock(wanted, version, overrides, resolver, staging, bench)
+        rows = with_all_variants(rows, wanted.package, node, staging, bench)
         node = node_for(requires, rows, bench)
         root = next(row for row in rows if row["path"] == root_path(wanted.package))
         entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
@@ -76,21 +83,23 @@ class Npm:
             integrity=str(root["integrity"]),
             graph=rows,
             requires={"node": requires[0]} if requires else {},
-            toolchain={"node": node.version.partition(".")[0]},
+            toolchain={"node": made_for.partition(".")[0]},
             entry=entry,
             notes=tuple(notes(wanted.package, found, rows, node, bench)),
         )
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse rows that no tree could be made of."""
+        by_path = _checked(pin)
+        node = toolchains.fitting_system_node(bench)
+        if node is not None:
+            _selected(by_path, pin, node, bench)
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target/node_modules` with the locked packages and check the tree."""
-        by_path = check_rows(pin.graph, pin.package, pin.integrity)
-        if not _is_inside(pin.entry, root_path(pin.package)):
-            raise IntegrityFailed(
-                f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
-                hint="octave lock",
-            )
+        by_path = _checked(pin)
         node = _node_of(pin, bench)
-        rows = select(by_path, pin.package, _platform(node, by_path.values(), bench))
+        rows = _selected(by_path, pin, node, bench)
         bench.progress(f"installing {len(rows)} packages of {pin.package}")
         try:
             npm_tree.fill(
@@ -223,6 +232,68 @@ def _lock(
     return rows
 
 
+def resolver_for(node: Node, requires: tuple[str, ...], staging: Path) -> tuple[Node, str]:
+    """Return `node` with an npm that chooses as if the node was another one, and that version.
+
+    Of dependencies npm quietly takes older versions where the newest do not fit the node that it
+    runs on, and has no setting for another one: the same manifest would be locked differently on
+    each machine, and with versions that nobody chose.
+    """
+    version = toolchains.node_to_resolve_for(node, requires)
+    preload = staging / "node-version.cjs"
+    preload.write_text(
+        f"Object.defineProperty(process, 'version', {{value: {json.dumps(f'v{version}')}}})\n",
+        encoding="utf-8",
+    )
+    program, *rest = node.npm
+    return replace(node, npm=(program, "--require", str(preload), *rest)), version
+
+
+def with_all_variants(
+    rows: tuple[GraphRow, ...], package: str, node: Node, staging: Path, bench: Bench
+) -> tuple[GraphRow, ...]:
+    """Return `rows`, which npm made, without the names of optional packages nobody published.
+
+    Raises:
+        InstallFailed, RegistryUnreachable: one of those that npm left out may be there.
+    """
+    absent = npm_variants.absent(rows)
+    if absent and not bench.offline:
+        with ThreadPoolExecutor(_QUESTIONS) as pool:
+            there = pool.map(
+                lambda one: is_published(one.name, one.version_range, node, staging, bench), absent
+            )
+            left_out = [one.name for one, found in zip(absent, there, strict=True) if found]
+        if left_out:
+            raise InstallFailed(
+                f"npm left `{left_out[0]}` out of the dependencies of `{package}`",
+                hint="check the network and the registry, then try again",
+            )
+    return npm_variants.without(rows, absent)
+
+
+def _checked(pin: Pin) -> dict[str, GraphRow]:
+    by_path = check_rows(pin.graph, pin.package, pin.integrity)
+    if not _is_inside(pin.entry, root_path(pin.package)):
+        raise IntegrityFailed(
+            f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
+            hint="octave lock",
+        )
+    return by_path
+
+
+def _selected(
+    by_path: Mapping[str, GraphRow], pin: Pin, node: Node, bench: Bench
+) -> tuple[GraphRow, ...]:
+    rows = by_path.values()
+    platform = Platform("")
+    if names_platform(rows) or npm_variants.absent(rows):
+        platform = Platform(*toolchains.platform_of(node, bench))
+    selected = select(by_path, pin.package, platform)
+    npm_variants.require(selected, by_path, platform)
+    return selected
+
+
 def _node_of(pin: Pin, bench: Bench) -> Node:
     asked = pin.requires.get("node")
     return node_for((asked,) if asked else (), pin.graph, bench)
@@ -243,7 +314,7 @@ def node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) 
         return node
     try:
         return toolchains.node(bench, (*requires, *dict.fromkeys(asked)))
-    except InstallFailed:
+    except (InstallFailed, RegistryUnreachable):
         return node
 
 
@@ -274,10 +345,6 @@ def notes(
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
-
-
-def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
-    return Platform(*toolchains.platform_of(node, bench)) if names_platform(rows) else Platform("")
 
 
 def _access(

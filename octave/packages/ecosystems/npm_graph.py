@@ -184,7 +184,27 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             f"the lockfile's graph of `{package}` does not hold the package it names",
             hint="octave lock",
         )
+    # What a package brings along in its archive it may not even name.
+    lost = {path for path, row in by_path.items() if not row.get("inBundle")}
+    lost -= _reached(by_path, package)
+    if lost:
+        raise IntegrityFailed(
+            f"the lockfile's row `{min(lost)}` belongs to nothing that `{package}` needs:"
+            " dependencies are missing in it",
+            hint="octave lock",
+        )
     return by_path
+
+
+def _reached(by_path: Mapping[str, GraphRow], package: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [root_path(package)]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _needs(by_path, path)
+    return found
 
 
 def _in_bundle(row: GraphRow) -> bool:
@@ -288,12 +308,23 @@ def _names(row: GraphRow, key: str) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, Mapping) else ()
 
 
-def locate(by_path: Mapping[str, GraphRow], path: str, name: str) -> str | None:
+def unmet(paths: Collection[str], path: str, manifest: Mapping[str, object]) -> str | None:
+    """Return a dependency in the package.json of the one at `path` that no place in `paths` has.
+
+    What may be missing, as optional ones, does not count.
+    """
+    needed = _names(manifest, "dependencies")
+    optional = _names(manifest, "optionalDependencies")
+    missing = (name for name in needed if name not in optional)
+    return next((name for name in missing if locate(paths, path, name) is None), None)
+
+
+def locate(paths: Collection[str], path: str, name: str) -> str | None:
     """Return the path of the package that `name` means to the one at `path`, as node does."""
     folder = path
     while True:
         candidate = f"{folder}/node_modules/{name}" if folder else f"node_modules/{name}"
-        if candidate in by_path:
+        if candidate in paths:
             return candidate
         if not folder:
             return None

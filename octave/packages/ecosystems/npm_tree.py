@@ -20,6 +20,7 @@ from typing import Any
 from octave.errors import InstallFailed, IntegrityFailed, OctaveError, from_os_error
 from octave.packages.ecosystems import npm_bins, npm_tar
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess
+from octave.packages.ecosystems.npm_graph import unmet
 from octave.packages.ecosystems.npm_tarballs import Tarball, Tarballs
 from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow
@@ -183,8 +184,9 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
         InstallFailed: the entry file is missing or lies outside its package.
         StorageFailed: the disk is full or not writable.
     """
-    for row in rows:
-        folder = target / str(row["path"])
+    by_path = {str(row["path"]): row for row in rows}
+    for path, row in by_path.items():
+        folder = target / path
         manifest = _manifest(folder)
         if manifest is None and (row.get("optional") or row.get("peer")):
             continue
@@ -193,6 +195,13 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
             raise IntegrityFailed(
                 f"`{row['path']}` is not `{row_name(row)}` {row['version']} after the installation",
                 hint="delete the folder `cache` in the home of Octave, then try again",
+            )
+        missing = unmet(by_path, path, found)
+        # A name of a package that lies in the archive itself has no row of its own.
+        if missing is not None and not (folder / "node_modules" / missing).exists():
+            raise IntegrityFailed(
+                f"`{row_name(row)}` needs `{missing}`, which the lockfile does not have",
+                hint="octave lock",
             )
         try:
             npm_bins.link(folder, found)

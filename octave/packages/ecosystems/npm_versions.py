@@ -174,6 +174,18 @@ def _fitting(versions: Sequence[str], asked: str, tag: str | None) -> list[str]:
     ]
 
 
+def is_published(package: str, version_range: str, node: Node, staging: Path, bench: Bench) -> bool:
+    """Return whether the registry has a version of `package` in `version_range`.
+
+    Raises:
+        RegistryUnreachable, InstallFailed: it does not say.
+    """
+    try:
+        return bool(_view(package, version_range, node, staging, bench))
+    except PackageNotFound:
+        return False
+
+
 def _view(
     package: str, asked: str, node: Node, staging: Path, bench: Bench
 ) -> list[dict[str, Any]]:

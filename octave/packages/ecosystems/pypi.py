@@ -25,7 +25,7 @@ from octave.errors import (
     OctaveError,
     VersionNotFound,
 )
-from octave.packages import bytecode, toolchains, uv
+from octave.packages import bytecode, private_python, toolchains, uv
 from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
 from octave.packages.ecosystems.pypi_refusals import refusal
@@ -122,6 +122,10 @@ class Pypi:
             notes=tuple(notes),
         )
 
+    def check(self, pin: Pin, bench: Bench) -> None:
+        """Refuse rows that are no requirements with hashes."""
+        as_requirements(pin.graph)
+
     def install(self, pin: Pin, target: Path, bench: Bench, *, wheels: Path | None = None) -> None:
         """Fill `target/venv` with the locked packages and check every file of them.
 
@@ -183,9 +187,10 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     row = question.root(rows)[0]
     floor = _floor_of(row, question)
     try:
-        toolchains.python(bench, f">={floor}")
+        toolchains.python(replace(bench, offline=True), f">={floor}")
     except InstallFailed as error:
-        return Newest(str(row["version"]), error.message)
+        if not private_python.is_offered(bench, f">={floor}"):
+            return Newest(str(row["version"]), error.message)
     return Newest(str(row["version"]))
 
 
