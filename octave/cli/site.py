@@ -3,16 +3,16 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from octave.cli import render
-from octave.cli.completion import registry_ids
 from octave.cli.options import Manners
 from octave.cli.output import safe, tell
 from octave.cli.reach import reload, swap
+from octave.cli.site_options import EnvFileOption as EnvFileOption
+from octave.cli.site_options import EnvOption as EnvOption
+from octave.cli.site_options import NoStartOption as NoStartOption
+from octave.cli.site_options import RegistryOption as RegistryOption
+from octave.cli.site_options import YesOption as YesOption
 from octave.packages import suspicious
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
@@ -22,27 +22,6 @@ from octave.packages.registries import of_workspace
 
 SUSPICIONS = 5
 """So many suspicious texts are told at an installation."""
-RegistryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry",
-        metavar="NAME",
-        help="Ask this registry too: `official`, or one of octave.toml.",
-        autocompletion=registry_ids,
-    ),
-]
-
-EnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
-    ),
-]
-EnvFileOption = Annotated[
-    Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
-]
-NoStartOption = Annotated[bool, typer.Option("--no-start", help="Do not start it once.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
 
 @contextmanager
