@@ -55,6 +55,7 @@ VERBS: Mapping[str, str] = {
     "auth": "auth:auth",
     "registry": "registry:registry",
     "import": "takeover:import_servers",
+    "export": "export:export_servers",
     "serve": "serve:serve",
     "shutdown": "runtime:shutdown",
     "start": "runtime:start",
