@@ -77,8 +77,9 @@ def _become(launch: Launch, descriptor: int, text: str) -> NoReturn:
     """
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
     sys.stderr.flush()
-    # Python ignores it, and what is ignored stays so in the next program (execve(2)).
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python ignores them, and what is ignored stays so in the next program (execve(2)).
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(launch.argv[0], launch.argv, launch.environment)
     except OSError as error:

@@ -125,7 +125,7 @@ def _opened(path: Path) -> int:
     except FileNotFoundError:
         private_folder(path.parent)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except PermissionError:
+    except OSError:
         # A home that may only be read is no reason not to start what lies in it.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
