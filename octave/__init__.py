@@ -11,6 +11,7 @@ The way through, each phase handing one small thing to the next:
     unix socket, HTTP API, MCP over HTTP                   serve/     how it is reached
                         == local socket, HTTP ==
     proxy, CLI verbs, client configurations                 proxy.py, remote.py, cli/, clients/
+    what other engines read                                 export/
 
 Imports go down this list only. Below it all: settings.py (durations, sizes, the [runtime] table),
 background.py (starts a runtime and waits until it is ready), home.py (every path), errors.py.

@@ -12,7 +12,8 @@ from octave.cli.asking import ask, can_ask
 from octave.cli.options import manners
 from octave.cli.outcomes import report
 from octave.cli.output import safe, tell
-from octave.cli.site import EnvFileOption, EnvOption, NoStartOption, YesOption, open_site
+from octave.cli.site import open_site
+from octave.cli.site_options import EnvFileOption, EnvOption, NoStartOption, YesOption
 from octave.errors import UsageError
 from octave.packages import own, variables
 from octave.packages.manifest import Value

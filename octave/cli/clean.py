@@ -68,6 +68,8 @@ def _called(removed: Removed) -> str:
             return f"{removed.name} {removed.folder}"
         case "staging":
             return f"what an installation of {removed.name} left"
+        case "run":
+            return f"what `octave run` fetched: {removed.name} {removed.folder}".rstrip()
         case _:
             return f"cache {removed.name}"
 

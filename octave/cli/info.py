@@ -10,7 +10,7 @@ from octave.cli import render
 from octave.cli.completion import registry_names
 from octave.cli.options import manners
 from octave.cli.output import safe, tell, write, write_json
-from octave.cli.site import RegistryOption
+from octave.cli.site_options import RegistryOption
 from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound
 from octave.home import Workspace
 from octave.packages import info as facts

@@ -16,14 +16,14 @@ from octave.cli.completion import registry_names
 from octave.cli.consent import consent_of, dry_run_report
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
-from octave.cli.site import (
+from octave.cli.site import open_site
+from octave.cli.site_options import (
     AgeOption,
     EnvFileOption,
     EnvOption,
     NoStartOption,
     RegistryOption,
     YesOption,
-    open_site,
 )
 from octave.errors import OctaveError, UsageError
 from octave.packages import install as story

@@ -55,6 +55,7 @@ VERBS: Mapping[str, str] = {
     "auth": "auth:auth",
     "registry": "registry:registry",
     "import": "takeover:import_servers",
+    "export": "export:export_servers",
     "serve": "serve:serve",
     "shutdown": "runtime:shutdown",
     "start": "runtime:start",
@@ -64,6 +65,7 @@ VERBS: Mapping[str, str] = {
     "logs": "logs:logs",
     "tools": "tools:tools",
     "call": "tools:call",
+    "run": "run:run",
     "proxy": "proxy:proxy",
     "client": "client:client",
     "completion": "completion:completion",
@@ -166,7 +168,9 @@ def run(words: Sequence[str]) -> int:
     """Run one command line and return its exit code; never raises."""
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
-    as_json = "--json" in words
+    # Behind `--` are words for a server.
+    own = words[: words.index("--")] if "--" in words else words
+    as_json = "--json" in own
     try:
         return _invoke(words or ["--help"])
     except OctaveError as error:

@@ -8,7 +8,8 @@ from octave.cli import render
 from octave.cli.completion import server_names
 from octave.cli.options import manners
 from octave.cli.output import safe, tell, tell_error, write_json
-from octave.cli.site import AgeOption, open_site
+from octave.cli.site import open_site
+from octave.cli.site_options import AgeOption
 from octave.packages import outdated as story
 from octave.packages.outdated import Standing
 

@@ -3,13 +3,8 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from octave.cli import render
-from octave.cli.completion import registry_ids
 from octave.cli.options import Manners
 from octave.cli.output import safe, tell
 from octave.cli.reach import reload, swap
@@ -23,33 +18,6 @@ from octave.packages.release_age import release_age
 
 SUSPICIONS = 5
 """So many suspicious texts are told at an installation."""
-RegistryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry",
-        metavar="NAME",
-        help="Ask this registry too: `official`, or one of octave.toml.",
-        autocompletion=registry_ids,
-    ),
-]
-
-EnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--env", "-e", metavar="KEY[=VALUE]", help="A variable; a secret by its name alone."
-    ),
-]
-EnvFileOption = Annotated[
-    Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
-]
-AgeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--min-release-age", metavar="AGE", help="Choose only versions that are so old: `7d`."
-    ),
-]
-NoStartOption = Annotated[bool, typer.Option("--no-start", help="Do not start it once.")]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
 
 @contextmanager

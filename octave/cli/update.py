@@ -11,7 +11,8 @@ from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
 from octave.cli.output import safe, tell
-from octave.cli.site import AgeOption, open_site
+from octave.cli.site import open_site
+from octave.cli.site_options import AgeOption
 from octave.errors import MissingAnswer
 from octave.packages import manifest
 from octave.packages import update as story

@@ -2,13 +2,14 @@
 
 What a known lockfile names stays, and what a rollback there would return to, and what runs. Each
 name is looked at under its lock and against the lockfiles as they are then: what is being
-installed right now is left alone.
+installed right now is left alone. What `octave run` fetched stays while it was used lately.
 """
 
 import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from octave.errors import IntegrityFailed, StorageFailed
 from octave.home import Home, Workspace, private_folder
-from octave.packages import store, workspaces
+from octave.packages import one_off, store, workspaces
 from octave.packages.manifest import is_server_name
 
 _BLOCK_BYTES = 512
@@ -29,11 +30,11 @@ class Removed:
     """One thing that went, or would go."""
 
     kind: str
-    """`version`, `staging`, `cache` or `lock`."""
+    """`version`, `run`, `staging`, `cache` or `lock`; `run`: what `octave run` fetched."""
     name: str
     """Of the server, the part of the cache, or the lock."""
     folder: str
-    """VERSION-DIGEST8 of a version; else empty."""
+    """VERSION-DIGEST8 of what was installed; else empty."""
     size_bytes: int
     """On disk."""
 
@@ -64,6 +65,7 @@ def clean(home: Home, runs: Callable[[Path], bool], *, dry_run: bool = False) ->
     removed = [
         *_staging(home, dry_run=dry_run),
         *_versions(home, runs, notes, dry_run=dry_run),
+        *_one_offs(home, runs, notes, dry_run=dry_run),
         *_caches(home, notes, dry_run=dry_run),
         *_locks(home, dry_run=dry_run),
     ]
@@ -123,6 +125,26 @@ def _versions(
                 yield Removed("version", place.name, folder.name, size)
 
 
+def _one_offs(
+    home: Home, runs: Callable[[Path], bool], notes: list[str], *, dry_run: bool
+) -> Iterator[Removed]:
+    """Remove what `octave run` was not asked for lately, and the versions it has newer ones of."""
+    for path in _entries(one_off.room(home)):
+        with one_off.unused(Home(path)) as used_at:
+            found = one_off.find(Home(path))
+            name, folder = (found.name, found.folder) if found else (path.name, "")
+            if used_at is None or runs(path):
+                notes.append(f"`{name}` is running, so what `octave run` fetched for it stays")
+                continue
+            if not 0 <= time.time() - used_at < one_off.KEPT_S:
+                yield _remove(home, Removed("run", name, folder, _size(path)), path, dry_run)
+                continue
+            for version in _entries(path / "servers" / name):
+                if version.name != folder:
+                    removed = Removed("run", name, version.name, _size(version))
+                    yield _remove(home, removed, version, dry_run)
+
+
 def _caches(home: Home, notes: list[str], *, dry_run: bool) -> Iterator[Removed]:
     with contextlib.ExitStack() as held:
         # Whoever installs reads from them, and would find half a cache.
@@ -131,7 +153,12 @@ def _caches(home: Home, notes: list[str], *, dry_run: bool) -> Iterator[Removed]
             if is_installers and not held.enter_context(_free(home, path.stem)):
                 notes.append("the caches stay while something is being installed")
                 return
+        if any(one_off.is_installing(Home(path)) for path in _entries(one_off.room(home))):
+            notes.append("the caches stay while something is being installed")
+            return
         for folder in _entries(home.cache):
+            if folder == one_off.room(home):
+                continue
             yield _remove(home, Removed("cache", folder.name, "", _size(folder)), folder, dry_run)
 
 

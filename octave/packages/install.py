@@ -149,7 +149,7 @@ def _agreed(
     )
     if consent is None or is_known:
         return None
-    looks_like = require_answerable(choice, consent, request.text)
+    looks_like = require_answerable(choice, consent, f"octave install {request.text}")
     if not (consent.is_shown or consent.can_ask):
         return None
     # What is wrong in the words is told before anybody waits or is asked.

@@ -123,8 +123,10 @@ class Consent:
     """Somebody reads the plan; else it is made only where somebody is asked."""
 
 
-def require_answerable(choice: Choice, consent: Consent, hint: str) -> str | None:
+def require_answerable(choice: Choice, consent: Consent, command: str) -> str | None:
     """Return the known package that `choice` looks like, before anything is asked of a registry.
+
+    `command` is what was typed, without its options.
 
     Raises:
         Ambiguous: it looks like one, and nobody can be asked which is meant.
@@ -146,7 +148,7 @@ def require_answerable(choice: Choice, consent: Consent, hint: str) -> str | Non
     if not (is_curated or consent.is_given or consent.can_ask):
         raise MissingAnswer(
             f"`{choice.source}` is not in Octave's registry, and nobody can be asked for consent",
-            hint=f"`octave install {hint} -y`, or `--dry-run` to see what it would bring",
+            hint=f"`{command} -y`; `octave install {choice.source} --dry-run` shows what it brings",
         )
     return known
 

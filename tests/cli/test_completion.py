@@ -87,7 +87,7 @@ def test_tools_complete_but_for_names_no_shell_should_see(desk: Desk) -> None:
 
 
 def test_topics_of_help_and_shells_complete(desk: Desk) -> None:
-    assert completed(desk, "help", "ex") == ["exit-codes"]
+    assert completed(desk, "help", "exi") == ["exit-codes"]
     assert completed(desk, "completion", "") == ["bash", "zsh", "fish"]
 
 
