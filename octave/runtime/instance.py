@@ -21,7 +21,6 @@ from octave.runtime.availability import Availability
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
-from octave.runtime.events import Event
 from octave.runtime.exchange import Exchange
 from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
@@ -313,15 +312,11 @@ class Instance:
         if self._course.kind == "stopping":
             await self._calls.drain(DRAIN_S)
             if self._is_outdated and self._calls.in_flight:
-                with anyio.move_on_after(REPLACED_DRAIN_S - DRAIN_S):
-                    await self._drain_in_peace()
-
-    async def _drain_in_peace(self) -> None:
-        """Wait for calls in flight until a person wants it down."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_ordered_down, tasks.cancel_scope)
-            await self._calls.drain(math.inf)
-            tasks.cancel_scope.cancel()
+                with anyio.move_on_after(REPLACED_DRAIN_S - DRAIN_S) as patience:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._until_ordered_down, patience)
+                        await self._calls.drain(math.inf)
+                        tasks.cancel_scope.cancel()
 
     async def _until_ordered_down(self, scope: anyio.CancelScope) -> None:
         while not self.is_ordered_down:
@@ -389,11 +384,7 @@ class Instance:
 
     def tell(self, kind: str, details: Mapping[str, Any]) -> None:
         """Write that something happened into its log, and tell who listens."""
-        subject, message, title = self.subject, details.get("message"), self.role.title
-        shown = f"{kind} ({title})" if title else kind
-        subject.log.event(f"{shown}: {message}" if message else shown)
-        marked = {**details, "instance": title} if title else details
-        subject.listeners.event(Event(stamp(self._clock.wall_s()), self.name, kind, marked))
+        self.subject.tell(kind, details, self.role.title)
 
     @property
     def snapshot(self) -> dict[str, Any]:
