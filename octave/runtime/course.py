@@ -105,6 +105,11 @@ class Course:
         """Wait for the next change."""
         await self._changed.wait()
 
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for a change that makes it so."""
+        while not is_so():
+            await self.change()
+
     async def change_or_time(self, policy: Policy, quiet_since_s: float | None) -> None:
         """Wait for the next change, or until a `Tick` can bring one.
 

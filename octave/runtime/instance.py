@@ -16,11 +16,12 @@ from typing import Any
 import anyio
 
 from octave.errors import NotRunning, OctaveError, StartFailed
-from octave.runtime import lifecycle, probe
+from octave.runtime import lifecycle
 from octave.runtime.availability import Availability
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
+from octave.runtime.era_probe import EraProbe
 from octave.runtime.exchange import Exchange
 from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
@@ -77,7 +78,7 @@ class Instance:
         """The conversation, also while it is being ended."""
         self._unsent: list[bytes] = []
         self._openings = Openings(subject, role)
-        self._probing, self._probe_scope = anyio.Lock(), anyio.CancelScope()
+        self._era_probe = EraProbe(subject, self._calls, lambda: self._connection)
         self._questions = Questions(role.owner, self._send, self._asked, lambda: self._open is None)
         self.exchange = Exchange(
             subject,
@@ -162,20 +163,8 @@ class Instance:
                 await self._course.change()
 
     async def learn_eras(self) -> None:
-        """Find out which eras the server speaks, if that is not known and it can be asked now.
-
-        Nobody waits for it: it is no call, and a stop ends it.
-        """
-        async with self._probing:
-            connection, offered = self._connection, self.subject.offered
-            if connection is None or offered is None or offered.eras:
-                return
-            if self._calls.in_flight and connection.greeting.era == "legacy":
-                # There are servers that do not survive it, and what they were at would be lost.
-                return
-            with anyio.CancelScope() as self._probe_scope:
-                found = await probe.with_eras(connection, offered)
-                self.subject.learned(eras=found.eras, discover=found.discover)
+        """Find out which eras the server speaks, if that is not known and it can be asked now."""
+        await self._era_probe.learn()
 
     # Orders.
 
@@ -194,8 +183,7 @@ class Instance:
     async def stop(self) -> None:
         """Stop it until `start`, calls in flight first; return when it is down."""
         self._apply(lifecycle.StopAsked())
-        while self._course.kind == "stopping" and not self._closed.is_set():
-            await self._course.change()
+        await self._course.until(lambda: self._course.kind != "stopping" or self._closed.is_set())
 
     def replaced(self) -> None:
         """Say that `spec` has changed in more than its environment."""
@@ -319,8 +307,7 @@ class Instance:
                         tasks.cancel_scope.cancel()
 
     async def _until_ordered_down(self, scope: anyio.CancelScope) -> None:
-        while not self.is_ordered_down:
-            await self._course.change()
+        await self._course.until(lambda: self.is_ordered_down)
         scope.cancel()
 
     async def _watch(self, connection: Connection) -> None:
@@ -378,7 +365,7 @@ class Instance:
         if self._course.apply(event, self.subject.spec.policy, details) is Action.STOP:
             # From here on calls wait for the next process, or are refused.
             self._connection = None
-            self._probe_scope.cancel()
+            self._era_probe.cancel()
             if was_starting:
                 self._start_scope.cancel()
 
