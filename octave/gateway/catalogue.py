@@ -152,7 +152,7 @@ class Catalogue:
         if known is not None and known.eras:
             return
         if known is not None and server is not None and server.is_awake:
-            await server.asker.learn_eras()
+            await server.asker.era_probe.learn()
             return
         look = self._looks.get(name) or self._begin(name)
         await look.done.wait()
@@ -310,7 +310,7 @@ class Catalogue:
     async def _learn_eras(self, server: Server) -> None:
         known = self._shelf.of(server).listing
         if known is not None and not known.offered.eras:
-            await server.asker.learn_eras()
+            await server.asker.era_probe.learn()
 
     def _tell(self, server: Server, changed: set[str]) -> None:
         if changed:
@@ -322,7 +322,7 @@ class Catalogue:
         now_s = self._clock()
         # The server is told what is known of it already.
         self._shelf.of(server)
-        offered = await server.ask()
+        offered = await server.asker.exchange.ask()
         asked_of = process_of(server)
         before = self._shelf.of(server)
         old = before.listing

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 
 from octave.errors import InstallFailed, OctaveError, StartFailed
 from octave.packages import (
-    kept,
     ledger,
     lockfile,
     manifest,
@@ -30,6 +29,7 @@ from octave.packages.package_changes import PackageChanges, package_changes, wit
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, of_manifest
 from octave.packages.store import Record
+from octave.packages.swap import Old, swap
 from octave.packages.tool_changes import ToolChanges, tool_changes
 
 
@@ -134,7 +134,8 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
             raise _Declined(Outcome(name, "kept", before.version, facts=refused))
         earlier = workspaces.previous(workspace).get(name)
         _write_down(site, before, placed)
-        _swap(site, _Old(before, record, earlier), placed)
+        site.bench.progress(f"changing `{name}` over to {after.version}")
+        swap(site, Old(before, record, earlier), after.version)
     return Outcome(
         name,
         "updated",
@@ -224,45 +225,6 @@ def _write_down(site: Site, before: Pin, placed: Placed) -> None:
             )
         ledger.write_pins(workspace, {**pins, name: placed.pin})
         keep_offered(site, placed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Old:
-    """What is returned to when the new version does not come up."""
-
-    pin: Pin
-    record: Record
-    previous: str | None
-    """The folder that a rollback meant before the update."""
-
-
-def _swap(site: Site, old: _Old, placed: Placed) -> None:
-    """Let the runtime take the new version over, or return to the old one."""
-    name = old.pin.name
-    site.bench.progress(f"changing `{name}` over to {placed.pin.version}")
-    try:
-        site.swapped(name)
-    except BaseException as error:
-        _return(site, old)
-        if not isinstance(error, OctaveError):
-            raise
-        raise StartFailed(
-            f"`{name}` {placed.pin.version} did not become ready in the running runtime, "
-            f"so {old.pin.version} is back: {error.message}",
-            hint=error.hint,
-            details=error.details,
-        ) from error
-
-
-def _return(site: Site, old: _Old) -> None:
-    workspace, name = site.workspace, old.pin.name
-    store.rewrite(workspace.home, old.record, old.pin.folder)
-    with ledger.changing(workspace):
-        pins = lockfile.read(workspace.lockfile).pins
-        ledger.write_pins(workspace, {**pins, name: old.pin})
-        kept.restore_lists(workspace, old.pin)
-        workspaces.set_previous(workspace, name, old.previous)
-    site.changed()
 
 
 def _unchecked(record: Record) -> str:

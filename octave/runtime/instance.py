@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
 from octave.runtime.era_probe import EraProbe
-from octave.runtime.exchange import Exchange
+from octave.runtime.exchange import Exchange, Moved
 from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
 from octave.runtime.interests import ACKNOWLEDGED, Interests
@@ -40,7 +40,7 @@ DRAIN_S = 5.0
 """How long an ordered stop waits for calls in flight."""
 REPLACED_DRAIN_S = 60.0
 """The same where another version or another configuration takes over: as long as most AI tools wait
-for an answer. Later calls wait for the new process meanwhile."""
+for an answer. Another version serves meanwhile; for another configuration later calls wait."""
 _log = logging.getLogger(__name__)
 
 _KILLED = {"message": "it ended neither with its input nor on SIGTERM, and was killed (signal 9)"}
@@ -52,7 +52,13 @@ class Instance:
     """A process that may run. Made by `Server`, which runs `run`."""
 
     def __init__(
-        self, subject: Subject, role: Role, availability: Availability, *, is_stopped: bool = False
+        self,
+        subject: Subject,
+        role: Role,
+        availability: Availability,
+        *,
+        is_stopped: bool = False,
+        before: "Instance | None" = None,
     ) -> None:
         self.subject = subject
         self.role = role
@@ -63,7 +69,7 @@ class Instance:
         """The last ordered stop had to end in SIGKILL."""
         self._clock = subject.clock
         first: lifecycle.Kind = "stopped" if is_stopped else "idle"
-        self._course = Course(self.name, first, self._clock.monotonic_s, availability, self.tell)
+        self._course = Course(self.name, first, self._clock.monotonic_s, availability, self._tell)
         self._closed = anyio.Event()
         self._is_closing = False
         self._start_scope = anyio.CancelScope()
@@ -73,18 +79,20 @@ class Instance:
         self._overdue_starts = 0
         self._calls = Calls(self._clock.monotonic_s)
         self._checkup = Checkup(self._calls, self._clock.monotonic_s, self._outgrown)
-        self.interests = Interests(lambda: self._connection, lambda: self.exchange.greeting())
+        # What is wanted outlives a process; those of `before` are its own until it is retired.
+        own = Interests(self._live_now, lambda: self.exchange.greeting())
+        self.interests: Interests = before.interests if before else own
         self._open: Connection | None = None
         """The conversation, also while it is being ended."""
         self._unsent: list[bytes] = []
         self._openings = Openings(subject, role)
-        self._era_probe = EraProbe(subject, self._calls, lambda: self._connection)
+        self.era_probe = EraProbe(subject, self._calls, self._live_now)
         self._questions = Questions(role.owner, self._send, self._asked, lambda: self._open is None)
         self.exchange = Exchange(
             subject,
             self._calls,
             self._questions,
-            lambda: self._connection,
+            self._live_now,
             self._ready,
             lambda: self._course.kind in {"stopping", "stopped"},
         )
@@ -116,6 +124,11 @@ class Instance:
         is_ending = state.kind == "stopping" and state.after_stop == "stopped"
         return state.kind == "stopped" or is_ending
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether another process has taken over from it."""
+        return self.exchange.successor is not None
+
     def notify(self, line: bytes, *, wakes: bool = False) -> None:
         """Pass a client's notification on, as it came.
 
@@ -141,6 +154,9 @@ class Instance:
             # It asked before it had greeted.
             self._unsent.append(line)
 
+    def _live_now(self) -> Connection | None:
+        return self._connection
+
     async def _ready(self) -> Connection:
         """Return the live connection, as soon as there is one.
 
@@ -150,6 +166,8 @@ class Instance:
         overdue_starts = self._overdue_starts
         with self._calls.waiting_for_it():
             while True:
+                if self.is_retired:
+                    raise Moved
                 if not self._is_closing:
                     self._apply(lifecycle.Called())
                 connection = self._connection
@@ -161,10 +179,6 @@ class Instance:
                 patience_s = PATIENCE_S if self._overdue_starts == overdue_starts else 0.0
                 self._course.refuse(patience_s)
                 await self._course.change()
-
-    async def learn_eras(self) -> None:
-        """Find out which eras the server speaks, if that is not known and it can be asked now."""
-        await self._era_probe.learn()
 
     # Orders.
 
@@ -190,6 +204,19 @@ class Instance:
         self._is_outdated = True
         self._apply(lifecycle.Replaced())
 
+    def take_over(self, before: "Instance") -> None:
+        """Be what `before` was, which this one was made for, and which is retired by it."""
+        self.interests.live, self.interests.ready = self._live_now, self.exchange.greeting
+        self._course.succeed(before._course)
+        before.retire(lambda: self)
+
+    def retire(self, successor: Callable[[], "Instance"]) -> None:
+        """Let it end with its calls in flight; all others go to its successor. Ends `run`."""
+        self.exchange.successor = lambda: successor().exchange
+        self._is_closing = self._is_outdated = True
+        self._apply(lifecycle.Retired())
+        self._course.announce()
+
     async def close(self) -> None:
         """Stop it for good and end `run`."""
         self._is_closing = True
@@ -202,8 +229,7 @@ class Instance:
         if not self._is_closing:
             self._apply(event)
         # Taken like a call, since it waits like one: what is in flight is the rest.
-        with self._calls.taking():
-            await self._ready()
+        await self.exchange.greeting()
 
     # The task.
 
@@ -355,7 +381,7 @@ class Instance:
                 self._apply(event, details)
             case "ready":
                 self._course.failed(error, stamp(self._clock.wall_s()))
-                self.tell("died", details)
+                self._tell("died", details)
                 self._apply(
                     lifecycle.Died(self.exchange.has_answered, self._calls.waiting > 0, jitter)
                 )
@@ -365,11 +391,11 @@ class Instance:
         if self._course.apply(event, self.subject.spec.policy, details) is Action.STOP:
             # From here on calls wait for the next process, or are refused.
             self._connection = None
-            self._era_probe.cancel()
+            self.era_probe.cancel()
             if was_starting:
                 self._start_scope.cancel()
 
-    def tell(self, kind: str, details: Mapping[str, Any]) -> None:
+    def _tell(self, kind: str, details: Mapping[str, Any]) -> None:
         """Write that something happened into its log, and tell who listens."""
         self.subject.tell(kind, details, self.role.title)
 

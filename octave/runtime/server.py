@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import anyio
+import anyio.abc
 
+from octave.errors import NotRunning
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.runtime import lifecycle
@@ -42,7 +44,14 @@ class Server:
         self.when_own: WhenOwn = {}
         """Of the sessions that are open; until `dismiss`."""
         subject = Subject(spec, log, listeners, clock)
+        self._availability = availability
         self._now = Generation(subject, availability, self.when_own, is_stopped=is_stopped)
+        self._others: list[Generation] = []
+        """Versions that are left and not gone yet, and one that is to take over."""
+        self._changing = anyio.Lock()
+        self._is_closing = False
+        self._ended = anyio.Event()
+        self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
     def spec(self) -> LaunchSpec:
@@ -112,12 +121,17 @@ class Server:
 
     def instance_for(self, visitor: Visitor) -> Instance:
         """Return the process that serves `visitor`, up or not."""
+        for each in self._others:
+            kept = each.kept_for(visitor)
+            if kept is not None:
+                return kept
         return self._now.instance_for(visitor)
 
     def dismiss(self, session: object) -> None:
         """End the processes of a session that is over, and ask it no more; returns at once."""
         self.when_own.pop(session, None)
-        self._now.dismiss(session)
+        for each in self._generations:
+            each.dismiss(session)
 
     async def forward(
         self, message: Message, changes: Mapping[Path, bytes], caller: Caller = NOBODY
@@ -130,10 +144,6 @@ class Server:
         for each in self.instances:
             if _is_of(each, session) or each.knows_roots_of(session):
                 each.notify(line)
-
-    async def ask(self) -> Offered:
-        """Ask a process that is up what it offers; if none is, start the first."""
-        return await self.asker.exchange.ask()
 
     # Orders.
 
@@ -161,16 +171,74 @@ class Server:
         """Say that `spec` has changed in more than its environment."""
         self._now.replaced()
 
+    async def change_over(self, spec: LaunchSpec) -> None:
+        """Run as `spec` says; where it is up, the new process comes up beside the old one before.
+
+        Until then the old one serves as if nothing was; it ends with its calls in flight.
+
+        Raises:
+            OctaveError: the new one does not become ready; nothing has changed then.
+        """
+        async with self._changing:
+            if self._is_closing or self._tasks is None:
+                raise NotRunning(f"`{self.name}` is being shut down")
+            await self._change_over(spec, self._tasks)
+
+    async def _change_over(self, spec: LaunchSpec, tasks: anyio.abc.TaskGroup) -> None:
+        before = self._now
+        old, was_up = before.subject, before.is_up
+        subject = Subject(spec, old.log, old.listeners, old.clock, old.figures, title="next")
+        new = Generation(
+            subject,
+            self._availability,
+            self.when_own,
+            is_stopped=before.first.is_ordered_down,
+            before=before,
+        )
+        self._others.append(new)
+        tasks.start_soon(self._run, new)
+        try:
+            if was_up:
+                await new.rise(before)
+        except BaseException as error:
+            is_unwanted = isinstance(error, NotRunning) and before.first.is_ordered_down
+            if self._is_closing or not is_unwanted:
+                with anyio.CancelScope(shield=True):
+                    await new.close()
+                raise
+            # A person stopped both meanwhile.
+        self._others[self._others.index(new)] = before
+        self._now = new
+        new.take_over(before, self.instance_for)
+        subject.title, old.title = None, "previous"
+        if new.first.state == "ready":
+            facts = {"pid": new.first.pid, "version": spec.version}
+            subject.tell("ready", facts, None)
+        elif spec.policy.auto_start and not new.first.is_ordered_down:
+            new.first.revive()
+
     async def close(self) -> None:
         """Stop it for good and end `run`."""
-        await self._now.close()
+        self._is_closing = True
+        async with anyio.create_task_group() as tasks:
+            for each in self._generations:
+                tasks.start_soon(each.close)
+        self._ended.set()
 
     async def run(self) -> None:
         """Own its processes, until `close`; when cancelled, stop them at once."""
         try:
-            await self._now.run()
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._run, self._now)
+                await self._ended.wait()
         finally:
+            self._tasks = None
             self._subject.log.close()
+
+    async def _run(self, generation: Generation) -> None:
+        await generation.run()
+        if generation in self._others:
+            self._others.remove(generation)
 
     # What is known.
 
@@ -195,7 +263,7 @@ class Server:
 
     def tell(self, kind: str, details: Mapping[str, Any]) -> None:
         """Write that something happened into its log, and tell who listens."""
-        self._first.tell(kind, details)
+        self._subject.tell(kind, details, None)
 
     @property
     def _subject(self) -> Subject:
@@ -208,7 +276,11 @@ class Server:
     @property
     def instances(self) -> list[Instance]:
         """All its processes, up or not; the first one is the first."""
-        return self._now.instances
+        return [each for generation in self._generations for each in generation.instances]
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [self._now, *self._others]
 
 
 def _is_of(instance: Instance, session: object) -> bool:

@@ -5,7 +5,7 @@ Values: who acts on them is `instance` and `server`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
@@ -56,6 +56,10 @@ class Speaker(Protocol):
     def era(self) -> Era:
         """What it speaks."""
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether another process has taken over from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
@@ -86,8 +90,12 @@ class Subject:
     open: list[Era] = field(default_factory=list)
     """The eras of the conversations that are open now."""
 
+    title: Literal["next", "previous"] | None = None
+    """What tells its processes from those of the version that serves, in events and logs."""
+
     def tell(self, kind: str, details: Mapping[str, Any], title: str | None) -> None:
         """Write what happened to the process of that title into the log, and tell who listens."""
+        title = title or self.title
         message, shown = details.get("message"), f"{kind} ({title})" if title else kind
         self.log.event(f"{shown}: {message}" if message else shown)
         marked = {**details, "instance": title} if title else details
