@@ -68,6 +68,8 @@ def _called(removed: Removed) -> str:
             return f"{removed.name} {removed.folder}"
         case "staging":
             return f"what an installation of {removed.name} left"
+        case "lists":
+            return f"what is kept of the tools of {removed.name}"
         case _:
             return f"cache {removed.name}"
 
