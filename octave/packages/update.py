@@ -74,7 +74,8 @@ def update(name: str, site: Site, terms: Terms) -> Outcome:
         ServerNotFound: the manifest has no such server.
         InstallFailed: it is not installed, or the new version cannot be.
         RegistryUnreachable: nobody can say what the newest version is.
-        StartFailed: the new version does not start; the old one goes on.
+        StartFailed: the new version does not start; the old one goes on. Or a running runtime has
+            an older one than the lockfile, and the locked one does not start there.
     """
     workspace = site.workspace
     wanted = manifest.load(workspace.manifest)
@@ -114,6 +115,9 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
     choice = of_manifest(server, site.registry)
     after = _newest(choice, server, before, site)
     if after == before:
+        if not terms.only_tells:
+            # An update that was killed may have left a running runtime with the version before.
+            site.swapped(name)
         return Outcome(name, "current", before.version, record.checked, record.tools)
     facts: dict[str, object] = {"packages": _packages_json(package_changes(before, after))}
     if terms.only_tells:
