@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from octave.packages.graph_rows import HASHES
 from octave.packages.lockfile import GraphRow, Pin
 
 
@@ -38,6 +39,29 @@ def package_changes(before: Pin, after: Pin) -> PackageChanges:
 def with_scripts(pin: Pin) -> set[str]:
     """Return the packages of a graph that have install scripts."""
     return {_name(row) for row in pin.graph if row.get("hasInstallScript")}
+
+
+def republished(before: Pin, after: Pin) -> list[str]:
+    """Return what has none of its hashes left under the same version, as `NAME VERSION`.
+
+    A registry that adds files to a version, as wheels for another Python, leaves the others.
+    """
+    old, new = _hashes(before), _hashes(after)
+    return [
+        f"{name} {version}"
+        for name, version in sorted(old.keys() & new.keys())
+        if old[name, version].isdisjoint(new[name, version])
+    ]
+
+
+def _hashes(pin: Pin) -> dict[tuple[str, str], frozenset[str]]:
+    found: dict[tuple[str, str], frozenset[str]] = {}
+    for row in pin.graph:
+        key = _name(row), str(row.get("version"))
+        hashes = HASHES[pin.kind](row)
+        if hashes:
+            found[key] = found.get(key, frozenset()) | hashes
+    return found
 
 
 def _versions(pin: Pin) -> dict[str, str]:

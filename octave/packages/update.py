@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from octave.errors import InstallFailed, OctaveError, StartFailed
+from octave.errors import InstallFailed, IntegrityFailed, OctaveError, StartFailed
 from octave.packages import (
     ledger,
     lockfile,
@@ -25,12 +25,20 @@ from octave.packages.install import Outcome, keep_offered, resolved
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.newest import newest_of
-from octave.packages.package_changes import PackageChanges, package_changes, with_scripts
+from octave.packages.package_changes import (
+    PackageChanges,
+    package_changes,
+    republished,
+    with_scripts,
+)
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, of_manifest
 from octave.packages.store import Record
 from octave.packages.swap import Old, swap
 from octave.packages.tool_changes import ToolChanges, tool_changes
+
+_NAMED = 3
+"""So many packages are named; the rest is a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ def update(name: str, site: Site, terms: Terms) -> Outcome:
     Raises:
         ServerNotFound: the manifest has no such server.
         InstallFailed: it is not installed, or the new version cannot be.
+        IntegrityFailed: a version that is locked has other contents in its registry by now.
         RegistryUnreachable: nobody can say what the newest version is.
         StartFailed: the new version does not start; the old one goes on. Or a running runtime has
             an older one than the lockfile, and the locked one does not start there.
@@ -119,6 +128,7 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
             # An update that was killed may have left a running runtime with the version before.
             site.swapped(name)
         return Outcome(name, "current", before.version, record.checked, record.tools)
+    _refuse_republished(before, after)
     facts: dict[str, object] = {"packages": _packages_json(package_changes(before, after))}
     if terms.only_tells:
         return Outcome(name, "available", after.version, previous=before.version, facts=facts)
@@ -150,6 +160,19 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         previous=before.version,
         facts=facts,
     )
+
+
+def _refuse_republished(before: Pin, after: Pin) -> None:
+    """Refuse what has other contents under a version that is locked: no author does that."""
+    found = republished(before, after)
+    if found:
+        named = ", ".join(f"`{each}`" for each in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise IntegrityFailed(
+            f"the registry has other contents for {named}{more} than `octave.lock` has hashes of, "
+            f"so `{before.name}` stays as it is",
+            hint=f"find out why; `octave uninstall {before.name}` and an installation trust it",
+        )
 
 
 def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin:
