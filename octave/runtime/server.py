@@ -209,8 +209,8 @@ class Server:
             # A person stopped both meanwhile.
         self._others[self._others.index(new)] = before
         self._now = new
-        new.take_over(before, self.instance_for)
         subject.title, old.title = None, "previous"
+        new.take_over(before, self.instance_for)
         if new.first.state == "ready":
             facts = {"pid": new.first.pid, "version": spec.version}
             subject.tell("ready", facts, None)
