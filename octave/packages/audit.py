@@ -140,7 +140,8 @@ def _suspicious(name: str, lists: Mapping[str, Offered]) -> Iterator[Finding]:
     known = lists[name]
     own = set(known.names())
     others = {other: set(offer.names()) - own for other, offer in lists.items() if other != name}
-    looks = [*suspicious.of_tools(known.tools, others), *suspicious.of_server(known.initialize)]
+    looks = suspicious.of_tools(known.tools, others)
+    looks += suspicious.of_server(known.initialize, others)
     for kind in ("prompts", "resources", "resourceTemplates"):
         looks += suspicious.of_tools(known.lists.get(kind, ()))
     for each in looks:

@@ -77,9 +77,9 @@ def of_tools(tools: Iterable[bytes], others: Mapping[str, Collection[str]] = {})
     return [each for tool in tools for each in suspicions(tool, others)]
 
 
-def of_server(initialize: bytes) -> list[Suspicion]:
+def of_server(initialize: bytes, others: Mapping[str, Collection[str]] = {}) -> list[Suspicion]:
     """Return what is suspicious in what a server says of itself at its greeting."""
-    return [replace(each, tool="the server") for each in suspicions(initialize)]
+    return [replace(each, tool="the server") for each in suspicions(initialize, others)]
 
 
 def _texts(found: object, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:

@@ -16,9 +16,9 @@ from octave.packages import (
     lockfile,
     manifest,
     manifest_change,
+    neighbours,
     offered,
     store,
-    suspicious,
     workspaces,
 )
 from octave.packages.install import Outcome, keep_offered, resolved
@@ -140,8 +140,7 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         site.bench.progress("")
         if change.tools is not None and placed.offered is not None:
             facts["toolChanges"] = _tools_json(change.tools)
-            looks = suspicious.of_tools(placed.offered.tools)
-            looks += suspicious.of_server(placed.offered.initialize)
+            looks = neighbours.suspicions_of(workspace, name, placed.offered)
             facts["suspicious"] = [each.as_json() for each in looks]
         if not terms.agrees(change):
             refused = facts | {"available": after.version}

@@ -135,6 +135,16 @@ def test_an_installation_says_what_is_suspicious(world: World) -> None:
     assert "note: suspicious: `description` of `pid` holds an order to keep" in done.stderr
 
 
+def test_an_installation_says_when_tools_of_another_server_are_named(good: World) -> None:
+    server = GOOD_SERVER.replace("Process id", "Use it before list_pids is called.")
+    good.offer("story-all", GOOD_SERVER.replace('"pid"', '"list_pids"'), "1.0.0")
+    assert good.octave("install", "pypi:story-all").code == 0
+    good.offer("story-bad", server, "1.0.0")
+    done = good.octave("install", "pypi:story-bad")
+    said = "`description` of `pid` holds the name of a tool of `story-all`"
+    assert (done.code, said in done.stderr) == (0, True)
+
+
 GOOD_SERVER = (Path(__file__).parents[1] / "servers" / "good.py").read_text(encoding="utf-8")
 
 
