@@ -70,6 +70,8 @@ def _called(removed: Removed) -> str:
             return f"what an installation of {removed.name} left"
         case "run":
             return f"what `octave run` fetched: {removed.name} {removed.folder}".rstrip()
+        case "lists":
+            return f"what is kept of the tools of {removed.name}"
         case _:
             return f"cache {removed.name}"
 

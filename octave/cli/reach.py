@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from octave.cli.output import safe, tell
-from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning, from_json
+from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning
 from octave.home import Workspace
 from octave.remote import Remote
 
@@ -63,27 +63,18 @@ def reload(workspace: Workspace) -> None:
 
 
 def swap(workspace: Workspace, name: str) -> None:
-    """As `reload`, for a server that has another version; have it up again where it was up.
+    """As `reload`, for a server that has another version: the new one is up before the old goes.
 
-    Calls in flight end with the process they began with, later ones wait for the new one.
+    Calls in flight end with the process they began with, later ones meet the new one.
 
     Raises:
         OctaveError: the runtime did not take it over, or the server does not come up in it.
     """
     try:
         with Remote.connect(workspace) as remote:
-            servers = remote.request("octave/status", {})["servers"]
-            was_up = any(s["name"] == name and s["state"] in _UP for s in servers)
-            remote.request("octave/reload", {})
-            if was_up:
-                (result,) = remote.request("octave/start", {"names": [name]})["results"]
-                if "error" in result:
-                    raise from_json(result["error"])
+            remote.request("octave/swap", {"name": name})
     except RuntimeNotRunning:
         return
-
-
-_UP = frozenset(("starting", "ready"))
 
 
 @contextlib.contextmanager

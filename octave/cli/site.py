@@ -8,7 +8,8 @@ from octave.cli import render
 from octave.cli.options import Manners
 from octave.cli.output import safe, tell
 from octave.cli.reach import reload, swap
-from octave.packages import suspicious
+from octave.home import Workspace
+from octave.packages import neighbours
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
@@ -54,7 +55,7 @@ def open_site(
                 _note(terms) if terms.verbose else lambda _: None,
                 min_age=age,
             ),
-            check=lambda spec: _looked_at(check_once(spec), _note(terms)),
+            check=lambda spec: _looked_at(workspace, spec.name, check_once(spec), _note(terms)),
             changed=lambda: reload(workspace),
             swapped=lambda name: swap(workspace, name),
             start=start,
@@ -69,9 +70,11 @@ def check_once(spec: LaunchSpec) -> Offered:
     return probe(spec)
 
 
-def _looked_at(found: Offered, note: Callable[[str], None]) -> Offered:
+def _looked_at(
+    workspace: Workspace, name: str, found: Offered, note: Callable[[str], None]
+) -> Offered:
     """Return `found`; say what in it looks as if it was meant to mislead a model."""
-    looks = [*suspicious.of_tools(found.tools), *suspicious.of_server(found.initialize)]
+    looks = neighbours.suspicions_of(workspace, name, found)
     for each in looks[:SUSPICIONS]:
         note(f"suspicious: {each.sentence}".replace("\n", "\\n"))
     if len(looks) > SUSPICIONS:

@@ -4,8 +4,11 @@ What is known of a server says of each tool how it differs. Here stands what a c
 passes, a reload and a person who asks make of that.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
+from octave.errors import OctaveError
 from octave.gateway.listing import listing
 from octave.gateway.shelf import Shelf
 from octave.packages.definitions import difference
@@ -68,6 +71,25 @@ class Approving:
             page = Offered(b"{}", {"tools": tuple(read)})
             found = await worker.run(listing, server.name, page, known.filter, known.approvals)
             self._warn(server, (*self._shelf.of(server).warned, *found.news))
+
+    async def elsewhere(self, server: Server, asked: object) -> list[str]:
+        """Return what is to be told of the tools of the other era's process, if that is up.
+
+        `asked` is the process that was asked already. Where tools are blocked nobody is shown
+        definitions of another process, so that nothing is hidden by what this one finds.
+        """
+        spec, told = server.spec, list[str]()
+        if spec.approvals.mode == "allow" or spec.approvals.tools is None:
+            return told
+        warns = replace(spec.approvals, mode="warn")
+        for each in server.instances:
+            if each is asked or each.role.owner is not None or each.state != "ready":
+                continue
+            with contextlib.suppress(OctaveError):
+                found = await each.exchange.ask()
+                read = await worker.run(listing, server.name, found, spec.tools, warns)
+                told += [f"to clients of the {each.era} era, {text}" for text in read.news]
+        return told
 
     def respecified(self, servers: Mapping[str, Server]) -> None:
         """Look at `servers` anew, by name: others may be approved now, and others hidden."""

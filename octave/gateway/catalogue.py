@@ -152,7 +152,7 @@ class Catalogue:
         if known is not None and known.eras:
             return
         if known is not None and server is not None and server.is_awake:
-            await server.asker.learn_eras()
+            await server.asker.era_probe.learn()
             return
         look = self._looks.get(name) or self._begin(name)
         await look.done.wait()
@@ -310,7 +310,7 @@ class Catalogue:
     async def _learn_eras(self, server: Server) -> None:
         known = self._shelf.of(server).listing
         if known is not None and not known.offered.eras:
-            await server.asker.learn_eras()
+            await server.asker.era_probe.learn()
 
     def _tell(self, server: Server, changed: set[str]) -> None:
         if changed:
@@ -322,14 +322,16 @@ class Catalogue:
         now_s = self._clock()
         # The server is told what is known of it already.
         self._shelf.of(server)
-        offered = await server.ask()
+        asker = server.asker
+        offered = await asker.exchange.ask()
         asked_of = process_of(server)
+        elsewhere = await self.approving.elsewhere(server, asker)
         before = self._shelf.of(server)
         old = before.listing
         if old is not None and old.offered == offered:
             before.asked_at_s, before.asked_of = now_s, asked_of
             self._shelf.settle(server)
-            self._warn(server, (*offered.warnings, *old.news, *old.warnings))
+            self._warn(server, (*offered.warnings, *old.news, *old.warnings, *elsewhere))
             return set()
         # In a thread: thousands of definitions take longer than a call may wait.
         spec = server.spec
@@ -337,7 +339,7 @@ class Catalogue:
         self._shelf.put(server, key, new, now_s)
         self._shelf.of(server).asked_of = asked_of
         self._shelf.settle(server)
-        self._warn(server, (*offered.warnings, *new.news, *new.warnings))
+        self._warn(server, (*offered.warnings, *new.news, *new.warnings, *elsewhere))
         return {
             kind
             for kind in LISTS

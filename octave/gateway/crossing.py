@@ -72,7 +72,8 @@ class Crossing:
 
     def is_served_by(self, speaker: Speaker) -> bool:
         """Whether that is the process of its server that this session uses, so far as any."""
-        return self._serving.get(speaker.name, speaker) is speaker
+        serving = self._serving.get(speaker.name, speaker)
+        return serving is speaker or serving.is_retired
 
     def _visitor(self, request: Request) -> Visitor:
         client, said = self._client, request.envelope

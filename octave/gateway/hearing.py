@@ -84,9 +84,11 @@ class Hearing:
         self._member.subscriptions.clear()
 
     def _moved(self, instance: Instance) -> None:
-        """Take a process of the session's own: what the shared one told of is up to that now."""
+        """Take a process of the session's own: what the one before told of is up to that now."""
         for wish in (*self._subscribed.values(), *self._listened_to):
-            if wish.instance.name == instance.name and wish.instance.role.owner is None:
+            before = wish.instance
+            is_left = before.role.owner is None or before.is_retired
+            if before.name == instance.name and is_left and before is not instance:
                 wish.move(instance)
 
     def places(

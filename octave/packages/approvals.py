@@ -60,7 +60,7 @@ def locked(workspace: Workspace) -> Mapping[str, Approved]:
     except OSError as error:
         raise IntegrityFailed(f"cannot read `{workspace.lockfile}`: {error.strerror}") from error
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    cache = _cache_path(workspace)
+    cache = copy_of_lock(workspace)
     with contextlib.suppress(OSError, ValueError, RecursionError):
         found = msgspec.json.decode(cache.read_bytes(), type=_Cache)
         if (found.format, found.lock) == (FORMAT, digest):
@@ -171,5 +171,6 @@ def keep(
     atomic_write(path_of(catalogue), content)
 
 
-def _cache_path(workspace: Workspace) -> Path:
+def copy_of_lock(workspace: Workspace) -> Path:
+    """Return the file that says what the lockfile approves, so that this need not be parsed."""
     return workspace.state / "catalogue" / "approved.lock.json"

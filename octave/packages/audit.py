@@ -108,13 +108,13 @@ def _scripts(pin: Pin, notes: list[str]) -> Iterator[Finding]:
 
 
 def _deprecated(name: str, package: str) -> Iterator[Finding]:
-    registry = Registry(bundled_folder())
-    try:
-        entry = registry.get(name)
-    except OctaveError:
-        return
-    if entry.deprecated is not None and entry.package(*split_package(package)) is not None:
-        yield Finding(name, "deprecated", f"`{name}` is {entry.deprecated}", f"octave info {name}")
+    kind, identifier = split_package(package)
+    entry = Registry(bundled_folder()).find_package(kind, identifier)
+    choice = None if entry is None else entry.package(kind, identifier)
+    if entry is not None and (entry.deprecated is not None or (choice and choice.archived)):
+        said = entry.deprecated or "archived upstream, no longer maintained"
+        fix = f"octave info {entry.short_name}"
+        yield Finding(name, "deprecated", f"`{name}` is {said}", fix)
 
 
 def _unapproved(spec: LaunchSpec, known: Offered) -> Iterator[Finding]:
@@ -140,7 +140,8 @@ def _suspicious(name: str, lists: Mapping[str, Offered]) -> Iterator[Finding]:
     known = lists[name]
     own = set(known.names())
     others = {other: set(offer.names()) - own for other, offer in lists.items() if other != name}
-    looks = [*suspicious.of_tools(known.tools, others), *suspicious.of_server(known.initialize)]
+    looks = suspicious.of_tools(known.tools, others)
+    looks += suspicious.of_server(known.initialize, others)
     for kind in ("prompts", "resources", "resourceTemplates"):
         looks += suspicious.of_tools(known.lists.get(kind, ()))
     for each in looks:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from octave.errors import IntegrityFailed, StorageFailed
 from octave.home import Home, Workspace, private_folder
-from octave.packages import one_off, store, workspaces
+from octave.packages import clean_catalogue, one_off, store, workspaces
 from octave.packages.manifest import is_server_name
 
 _BLOCK_BYTES = 512
@@ -30,7 +30,7 @@ class Removed:
     """One thing that went, or would go."""
 
     kind: str
-    """`version`, `run`, `staging`, `cache` or `lock`; `run`: what `octave run` fetched."""
+    """`version`, `run`, `staging`, `cache`, `lists` or `lock`; `run`: what `octave run` fetched."""
     name: str
     """Of the server, the part of the cache, or the lock."""
     folder: str
@@ -67,6 +67,7 @@ def clean(home: Home, runs: Callable[[Path], bool], *, dry_run: bool = False) ->
         *_versions(home, runs, notes, dry_run=dry_run),
         *_one_offs(home, runs, notes, dry_run=dry_run),
         *_caches(home, notes, dry_run=dry_run),
+        *_catalogues(home, dry_run=dry_run),
         *_locks(home, dry_run=dry_run),
     ]
     return Cleaned(tuple(removed), tuple(notes))
@@ -160,6 +161,16 @@ def _caches(home: Home, notes: list[str], *, dry_run: bool) -> Iterator[Removed]
             if folder == one_off.room(home):
                 continue
             yield _remove(home, Removed("cache", folder.name, "", _size(folder)), folder, dry_run)
+
+
+def _catalogues(home: Home, *, dry_run: bool) -> Iterator[Removed]:
+    for name, path in clean_catalogue.orphans(home):
+        with contextlib.ExitStack() as held:
+            # Who installs or adds it just now names it in the manifest last.
+            is_free = not name or held.enter_context(_free(home, name))
+            if is_free and (name, path) in clean_catalogue.orphans(home):
+                removed = Removed("lists", name or path.name, "", _size(path))
+                yield _remove(home, removed, path, dry_run)
 
 
 def _locks(home: Home, *, dry_run: bool) -> Iterator[Removed]:

@@ -4,6 +4,7 @@ The hand-over back from the runtime: `install` learns with it what it installed,
 server's tools stay listed from the file. Every list item is the exact text the server wrote.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -121,6 +122,14 @@ def load(path: Path, version: str, digest: str) -> Offered | None:
         eras=found.eras,
         asks=found.asks,
     )
+
+
+def kept_names(path: Path) -> tuple[str, ...]:
+    """Return the names of the tools that `path` keeps, of whatever version; none: not readable."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        tools = msgspec.json.decode(path.read_bytes(), type=_File).lists.get("tools", [])
+        return tuple(msgspec.json.decode(tool, type=_Named).name for tool in tools)
+    return ()
 
 
 def _is_readable(text: bytes) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from octave.packages.graph_rows import marked, row_name
+from octave.packages.graph_rows import HASHES, marked, row_name
 from octave.packages.lockfile import Pin
 
 
@@ -39,6 +39,31 @@ def package_changes(before: Pin, after: Pin) -> PackageChanges:
 def with_scripts(pin: Pin) -> set[str]:
     """Return the packages of a graph that have install scripts."""
     return set(marked(pin.graph, "hasInstallScript"))
+
+
+def republished(before: Pin, after: Pin) -> list[str]:
+    """Return what has none of its hashes left under the same version, as `NAME VERSION`.
+
+    A registry that adds files to a version, as wheels for another Python, leaves the others. A
+    folder changes under its version, and a source has another hash than its wheels.
+    """
+    old, new = _hashes(before), _hashes(after)
+    return [
+        f"{key[0]} {key[1]}"
+        for key in sorted(old.keys() & new.keys())
+        if old[key].isdisjoint(new[key])
+    ]
+
+
+def _hashes(pin: Pin) -> dict[tuple[str, str, bool], frozenset[str]]:
+    """Return the hashes of each package and version, its source apart from what is built of it."""
+    found: dict[tuple[str, str, bool], frozenset[str]] = {}
+    for row in pin.graph:
+        key = row_name(row), str(row.get("version")), bool(row.get("build"))
+        hashes = HASHES[pin.kind](row)
+        if hashes and not (pin.kind == "folder" and pin.integrity in hashes):
+            found[key] = found.get(key, frozenset()) | hashes
+    return found
 
 
 def _versions(pin: Pin) -> dict[str, str]:

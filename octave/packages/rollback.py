@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from octave.errors import InstallFailed, OctaveError, UsageError, VersionNotFound
+from octave.home import Workspace
 from octave.packages import (
     kept,
     ledger,
@@ -19,6 +20,7 @@ from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.placement import Site, brought_up_to, can_run
 from octave.packages.resolve import answers
 from octave.packages.store import Record
+from octave.packages.swap import Old, swap
 from octave.packages.versions import is_in_range
 
 
@@ -29,6 +31,7 @@ def rollback(name: str, version: str | None, site: Site) -> Outcome:
         ServerNotFound: the manifest has no such server.
         VersionNotFound: no such version lies on disk; the message says which do.
         InstallFailed: it lies there, and cannot run any more.
+        StartFailed: it does not become ready in the running runtime, which goes on as it was.
     """
     workspace, home = site.workspace, site.workspace.home
     wanted = manifest.load(workspace.manifest)
@@ -43,8 +46,12 @@ def rollback(name: str, version: str | None, site: Site) -> Outcome:
         pin = _target(server, version, current, site)
         server, pin = _matched(server, pin)
         record = _runnable(pin, site)
+        old = _old(wanted, server, current, site)
         _write_down(wanted, server, pin, record, site)
-    site.changed()
+        if old is None:
+            site.changed()
+        else:
+            swap(site, old, pin.version)
     return Outcome(
         name,
         "rolled-back",
@@ -121,6 +128,31 @@ def _runnable(pin: Pin, site: Site) -> Record:
     return found
 
 
+def _old(wanted: Manifest, server: ServerEntry, current: Pin | None, site: Site) -> Old | None:
+    """Return what there is to return to; None where the version that counts is damaged."""
+    workspace, name = site.workspace, server.name
+    if current is None:
+        return None
+    record = store.find(workspace.home, name, current.folder)
+    if record is None:
+        return None
+
+    def put_back() -> None:
+        _set_range(workspace, name, wanted.servers[name].version, server.version)
+        workspaces.trust(workspace, manifest.load(workspace.manifest))
+
+    return Old(current, record, workspaces.previous(workspace).get(name), put_back)
+
+
+def _set_range(workspace: Workspace, name: str, wanted: str, before: str) -> None:
+    if wanted != before:
+        key = ("version",)
+        values: dict[tuple[str, ...], object] = {} if wanted == "*" else {key: wanted}
+        manifest_edit.change_server(
+            workspace.manifest, name, values, [key] if wanted == "*" else ()
+        )
+
+
 def _write_down(
     wanted: Manifest, server: ServerEntry, pin: Pin, record: Record, site: Site
 ) -> None:
@@ -130,11 +162,7 @@ def _write_down(
             raise OctaveError(
                 f"`{workspace.manifest}` was changed meanwhile", hint=f"octave rollback {name}"
             )
-        if server.version != wanted.servers[name].version:
-            is_any = server.version == "*"
-            key = ("version",)
-            values: dict[tuple[str, ...], object] = {} if is_any else {key: server.version}
-            manifest_edit.change_server(workspace.manifest, name, values, [key] if is_any else ())
+        _set_range(workspace, name, server.version, wanted.servers[name].version)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, name: pin})
         kept.restore_lists(workspace, pin)

@@ -5,6 +5,7 @@ or would not expect there, deserves a look. It makes no claim to find everything
 may be harmless: a tool that sends files may well speak of `~/.ssh`.
 """
 
+import html
 import json
 import re
 import unicodedata
@@ -76,9 +77,9 @@ def of_tools(tools: Iterable[bytes], others: Mapping[str, Collection[str]] = {})
     return [each for tool in tools for each in suspicions(tool, others)]
 
 
-def of_server(initialize: bytes) -> list[Suspicion]:
+def of_server(initialize: bytes, others: Mapping[str, Collection[str]] = {}) -> list[Suspicion]:
     """Return what is suspicious in what a server says of itself at its greeting."""
-    return [replace(each, tool="the server") for each in suspicions(initialize)]
+    return [replace(each, tool="the server") for each in suspicions(initialize, others)]
 
 
 def _texts(found: object, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -103,8 +104,7 @@ _Found = tuple[Severity, str, str]
 
 def _in_text(text: str, names: Mapping[str, str]) -> Iterator[_Found]:
     yield from _hidden(text)
-    # Read as a model reads it: letters that look alike, and none in between that are not seen.
-    plain = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    plain = _as_read(text)
     for severity, reason, pattern in _PATTERNS:
         match = pattern.search(plain)
         if match is not None:
@@ -120,9 +120,44 @@ def _in_text(text: str, names: Mapping[str, str]) -> Iterator[_Found]:
         )
 
 
+_LOOK_ALIKE = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u0501\u051b\u051d\u04bb"
+    "\u0406\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0405\u0408"
+    "\u03b1\u03bf\u03bd\u03c1\u03b9\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f"
+    "\u03a1\u03a4\u03a5\u03a7\u0131\u0261",
+    "aeopcyxsijdqwh" + "IABEKMHOPCTXSJ" + "aovpi" + "ABEZHIKMNOPTYX" + "ig",
+)
+"""Letters of other scripts that look like Latin ones (Unicode TR39, confusables)."""
+_MIXED = re.compile("[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A-Za-z]")
+_MARKS = re.compile("[\u0300-\u036f]")
+_SPACED = re.compile(
+    r"(?<![A-Za-z0-9])[A-Za-z]([ .\-_])(?:[A-Za-z]\1){2,30}[A-Za-z](?![A-Za-z0-9])"
+)
+"""A word with something between all of its letters."""
+
+
+def _as_read(text: str) -> str:
+    """Return the text as a model may read it.
+
+    Letters that look alike are the same, those are left out that nobody sees, references of HTML
+    and words in spaced letters are resolved.
+    """
+    plain = _INVISIBLE.sub("", text)
+    if "&#" in plain or "&lt;" in plain:
+        plain = html.unescape(plain)
+    if not plain.isascii():
+        plain = _MARKS.sub("", unicodedata.normalize("NFKD", plain))
+        plain = unicodedata.normalize("NFKC", plain)
+        if _MIXED.search(plain):
+            plain = plain.translate(_LOOK_ALIKE)
+    return _SPACED.sub(lambda word: word[0][::2], plain)
+
+
 _TAGS = re.compile("[\U000e0000-\U000e007f]+")
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _ZERO_WIDTH = re.compile("[\u00ad\u034f\u180e\u200b\u2060-\u2064\ufeff\ufff9-\ufffb]")
+_BLANK = re.compile("[\u115f\u1160\u2800\u3164\uffa0]")
+_MARKED = re.compile("(?<=[\x20-\x7e])[\u200e\u200f](?=[\x20-\x7e])")
 _JOINERS = re.compile("(?<=[\x21-\x7e])[\u200c\u200d]|[\u200c\u200d](?=[\x21-\x7e])")
 """Between plain letters they join nothing; in emoji and in some scripts they belong."""
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
@@ -152,13 +187,15 @@ _UNSEEN: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
     ("high", "a run of variation selectors, which can carry hidden text", _SELECTORS),
     ("high", "control characters", _CONTROL),
     ("medium", "characters without any width", _ZERO_WIDTH),
+    ("medium", "letters that are blank", _BLANK),
+    ("medium", "marks of direction in a text that has but one", _MARKED),
     ("medium", "joiners between letters that they do not join", _JOINERS),
 )
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    # A blank in a pattern is any blanks: line breaks are a known disguise.
-    return re.compile(text.replace(" ", r"\s{1,20}"), re.IGNORECASE)
+    # A blank in a pattern is anything that parts words: line breaks are a known disguise.
+    return re.compile(text.replace(" ", r"[\s_*\-]{1,20}"), re.IGNORECASE)
 
 
 _PATTERNS: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
@@ -169,6 +206,21 @@ _PATTERNS: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
             r"\b(?:ignore|disregard|forget|override)(?: all| any| the| your| these| those)*"
             r" (?:previous|prior|earlier|above|preceding|other|existing|system)"
             r"(?: \w+)? (?:instructions?|rules?|prompts?|directions?|guidelines?|messages?)\b"
+            r"|\b(?:ignore|disregard|forget) (?:everything|all|anything)"
+            r" (?:above|before this|you (?:were|have been|are) told|said before)\b"
+            r"|\bignorier\w{0,3}(?: alle)?(?: \w+)? (?:vorherigen|bisherigen|obigen) (?:\w+ )?\w+"
+            r"|\bignore[rz]?(?: toutes)?(?: les)? instructions (?:precedentes|anterieures)\b"
+            r"|\bignor[ae]r?(?: todas)?(?: las)? (?:instrucciones|instrucoes) anteriores\b"
+            "|[\u5ffd\u7121\u65e0](?:\u7565|\u8996|\u89c6)[\u4e00-\u9fff]{0,8}"
+            "(?:\u6307\u4ee4|\u6307\u793a|\u6307\u4ee4)"
+        ),
+    ),
+    (
+        "medium",
+        "new orders to a model",
+        _pattern(
+            r"\b(?:new|updated|real|actual) instructions?:"
+            r"|\bfrom now on,? (?:you|act|always|never|respond|answer)\b"
         ),
     ),
     (
@@ -178,22 +230,28 @@ _PATTERNS: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
             r"\b(?:do not|don.t|never|must not|without) (?:ever )?"
             r"(?:tell(?:ing)?|inform(?:ing)?|mention(?:ing)?|reveal(?:ing)?|notify(?:ing)?"
             r"|show(?:ing)?|alert(?:ing)?|let(?:ting)?)"
-            r" (?:this |it |that |anything |about this )?(?:to )?(?:the |your )?(?:user|human)\b"
+            r" (?:this |it |that |anything |about this )?(?:to )?"
+            r"(?:(?:the |your )?(?:user|human)|anyone|anybody)\b"
             r"(?! (?:names?|ids?|agent|interface|input|data|profile|account))"
+            r"|\b(?:user|human) (?:must|should|may) (?:not|never) (?:know|notice|learn|find out)\b"
         ),
     ),
     (
         "high",
         "a heading in the manner of orders to a model",
         _pattern(
-            r"<(?:important|system|secret|instructions?|admin|hidden)>|\[/?INST\]|<\|im_start\|>"
+            r"<\s?(?:important|system|secret|instructions?|admin|hidden)\s?>|\[/?INST\]"
+            r"|<\|(?:im_start|system|user|assistant)\|>|\[system\]:? you\b"
         ),
     ),
     (
         "high",
         "a place where secrets are kept",
         _pattern(
-            r"~/\.(?:ssh|aws|gnupg|kube|docker|netrc|npmrc|pypirc|config/gcloud|cursor/mcp\.json)"
+            r"(?:~|\$HOME|\$\{HOME\}|/root|/home/[\w.-]{1,40}|/Users/[\w.-]{1,40}|%USERPROFILE%)"
+            r"[/\\]\.(?:ssh|aws|gnupg|kube|docker|netrc|npmrc|pypirc|git-credentials"
+            r"|config[/\\](?:gcloud|gh)\b|cursor[/\\]mcp\.json|claude\.json)"
+            r"|/proc/(?:self|\d{1,9})/environ\b|\bLibrary/Keychains\b"
             r"|\bid_(?:rsa|ed25519|ecdsa|dsa)\b|/etc/(?:passwd|shadow|sudoers)\b"
             r"|\.ssh/(?:authorized_keys|config|id_)|\bclaude_desktop_config\.json\b"
             r"|\.aws/credentials\b|(?:^|[\s\"'`/(])\.bash_history\b"
@@ -221,7 +279,8 @@ _PATTERNS: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
         "high",
         "an order to hand over what was said, or secrets",
         _pattern(
-            r"\b(?:send|forward|pass|include|append|upload|leak|exfiltrate|bcc|copy)\b[^.\n]{0,40}"
+            r"\b(?:send|forward|pass|include|append|upload|leak|exfiltrate|bcc|copy|put|paste)\b"
+            r"[^.\n]{0,40}"
             r"\b(?:the (?:whole|entire|full|complete) (?:conversation|chat|history|context)"
             r"|(?:conversation|chat) history|system prompt|(?:private|ssh|secret) keys?"
             r"|(?:all|any|the user's|your) (?:passwords?|credentials|secrets))\b"
@@ -236,6 +295,16 @@ _PATTERNS: tuple[tuple[Severity, str, re.Pattern[str]], ...] = (
             r"|\bmust (?:always )?be (?:called|used|run|invoked) (?:first|before (?:any|all|every))"
             r"(?: other)? tools?\b"
         ),
+    ),
+    (
+        "medium",
+        "a comment, which is not shown where the text is formatted",
+        _pattern(r"<!--(?!-*>)"),
+    ),
+    (
+        "medium",
+        "encoded text that is to be decoded",
+        _pattern(r"\b(?:decode|base64)\b[^\n]{0,40}?[\s\"'`:(][A-Za-z0-9+/]{32,}"),
     ),
     (
         "medium",

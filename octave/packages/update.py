@@ -10,28 +10,42 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from octave.errors import InstallFailed, OctaveError, StartFailed, VersionNotFound
+from octave.errors import (
+    InstallFailed,
+    IntegrityFailed,
+    OctaveError,
+    StartFailed,
+    VersionNotFound,
+)
 from octave.packages import (
-    kept,
     ledger,
     lockfile,
     manifest,
     manifest_change,
+    neighbours,
     offered,
     store,
-    suspicious,
     workspaces,
 )
 from octave.packages.install import Outcome, keep_offered, resolved
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.newest import newest_of
-from octave.packages.package_changes import PackageChanges, package_changes, with_scripts
+from octave.packages.package_changes import (
+    PackageChanges,
+    package_changes,
+    republished,
+    with_scripts,
+)
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, of_manifest
 from octave.packages.store import Record
+from octave.packages.swap import Old, swap
 from octave.packages.tool_changes import ToolChanges, tool_changes
 from octave.packages.versions import is_newer
+
+_NAMED = 3
+"""So many packages are named; the rest is a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +88,10 @@ def update(name: str, site: Site, terms: Terms) -> Outcome:
     Raises:
         ServerNotFound: the manifest has no such server.
         InstallFailed: it is not installed, or the new version cannot be.
+        IntegrityFailed: a version that is locked has other contents in its registry by now.
         RegistryUnreachable: nobody can say what the newest version is.
-        StartFailed: the new version does not start; the old one goes on.
+        StartFailed: the new version does not start; the old one goes on. Or a running runtime has
+            an older one than the lockfile, and the locked one does not start there.
     """
     workspace = site.workspace
     wanted = manifest.load(workspace.manifest)
@@ -115,7 +131,11 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
     choice = of_manifest(server, site.registry)
     after = _newest(choice, server, before, site)
     if after == before:
+        if not terms.only_tells:
+            # An update that was killed may have left a running runtime with the version before.
+            site.swapped(name)
         return Outcome(name, "current", before.version, record.checked, record.tools)
+    _refuse_republished(before, after)
     facts: dict[str, object] = {"packages": _packages_json(package_changes(before, after))}
     if terms.only_tells:
         return Outcome(name, "available", after.version, previous=before.version, facts=facts)
@@ -127,15 +147,15 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         site.bench.progress("")
         if change.tools is not None and placed.offered is not None:
             facts["toolChanges"] = _tools_json(change.tools)
-            looks = suspicious.of_tools(placed.offered.tools)
-            looks += suspicious.of_server(placed.offered.initialize)
+            looks = neighbours.suspicions_of(workspace, name, placed.offered)
             facts["suspicious"] = [each.as_json() for each in looks]
         if not terms.agrees(change):
             refused = facts | {"available": after.version}
             raise _Declined(Outcome(name, "kept", before.version, facts=refused))
         earlier = workspaces.previous(workspace).get(name)
         _write_down(site, before, placed)
-        _swap(site, _Old(before, record, earlier), placed)
+        site.bench.progress(f"changing `{name}` over to {after.version}")
+        swap(site, Old(before, record, earlier), after.version)
     return Outcome(
         name,
         "updated",
@@ -146,6 +166,19 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         previous=before.version,
         facts=facts,
     )
+
+
+def _refuse_republished(before: Pin, after: Pin) -> None:
+    """Refuse what has other contents under a version that is locked: no author does that."""
+    found = republished(before, after)
+    if found:
+        named = ", ".join(f"`{each}`" for each in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise IntegrityFailed(
+            f"the registry has other contents for {named}{more} than `octave.lock` has hashes of, "
+            f"so `{before.name}` stays as it is",
+            hint=f"find out why; `octave uninstall {before.name}` and an installation trust it",
+        )
 
 
 def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin:
@@ -234,45 +267,6 @@ def _write_down(site: Site, before: Pin, placed: Placed) -> None:
             )
         ledger.write_pins(workspace, {**pins, name: placed.pin})
         keep_offered(site, placed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Old:
-    """What is returned to when the new version does not come up."""
-
-    pin: Pin
-    record: Record
-    previous: str | None
-    """The folder that a rollback meant before the update."""
-
-
-def _swap(site: Site, old: _Old, placed: Placed) -> None:
-    """Let the runtime take the new version over, or return to the old one."""
-    name = old.pin.name
-    site.bench.progress(f"changing `{name}` over to {placed.pin.version}")
-    try:
-        site.swapped(name)
-    except BaseException as error:
-        _return(site, old)
-        if not isinstance(error, OctaveError):
-            raise
-        raise StartFailed(
-            f"`{name}` {placed.pin.version} did not become ready in the running runtime, "
-            f"so {old.pin.version} is back: {error.message}",
-            hint=error.hint,
-            details=error.details,
-        ) from error
-
-
-def _return(site: Site, old: _Old) -> None:
-    workspace, name = site.workspace, old.pin.name
-    store.rewrite(workspace.home, old.record, old.pin.folder)
-    with ledger.changing(workspace):
-        pins = lockfile.read(workspace.lockfile).pins
-        ledger.write_pins(workspace, {**pins, name: old.pin})
-        kept.restore_lists(workspace, old.pin)
-        workspaces.set_previous(workspace, name, old.previous)
-    site.changed()
 
 
 def _unchecked(record: Record) -> str:

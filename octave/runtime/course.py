@@ -57,6 +57,14 @@ class Course:
         """How long it has been in this state."""
         return self._clock_s() - self.state.since_s
 
+    def succeed(self, other: "Course") -> None:
+        """Take over what is counted of a server from the process that was there before."""
+        self.availability, other.availability = other.availability, self.availability
+        self.availability.changed(other.state, self.state)
+        self.restarts += other.restarts
+        self.last_error = self.last_error or other.last_error
+        other.restarts = 0
+
     def failed(self, error: OctaveError, at: str) -> None:
         """Keep why the last start or process came to nothing; `at` is RFC 3339."""
         hint = error.hint or f"`octave logs {self._name}` shows what it wrote"
@@ -104,6 +112,11 @@ class Course:
     async def change(self) -> None:
         """Wait for the next change."""
         await self._changed.wait()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        """Wait for a change that makes it so."""
+        while not is_so():
+            await self.change()
 
     async def change_or_time(self, policy: Policy, quiet_since_s: float | None) -> None:
         """Wait for the next change, or until a `Tick` can bring one.

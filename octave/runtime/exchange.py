@@ -35,6 +35,10 @@ _NO_CALLS = frozenset(LISTS.values())
 """What clients ask by themselves, all the time, and a sleeping server need not answer."""
 
 
+class Moved(Exception):
+    """Leaves `ready` of a process that another has taken over from: nothing was asked of it."""
+
+
 class Exchange:
     """The calls of one exchange.
 
@@ -59,6 +63,8 @@ class Exchange:
         self.questions = questions
         self.has_answered = False
         """Whether the process has answered a call; for its owner to reset."""
+        self.successor: Callable[[], Exchange] | None = None
+        """Where calls go that find the process to be retired."""
         self._live = live
         self._ready = ready
         self._is_ordered_down = is_ordered_down
@@ -82,8 +88,11 @@ class Exchange:
         """
         size_bytes = len(message.line)
         self._refuse_if_full(size_bytes)
-        with self.calls.taking(size_bytes):
-            return await self._counted(message, changes, caller)
+        try:
+            with self.calls.taking(size_bytes):
+                return await self._counted(message, changes, caller)
+        except Moved:
+            return await self._next.forward(message, changes, caller)
 
     def submit(
         self,
@@ -154,6 +163,9 @@ class Exchange:
             self.has_answered = True
             failed = answer.result is None or is_error_result(answer.result)
             return answer
+        except Moved:
+            failed = None
+            raise
         except (NotRunning, ServerBusy) as error:
             failed = True if error.details.get("sent") else None
             raise
@@ -198,8 +210,11 @@ class Exchange:
 
         That is the raw result of `initialize` or `server/discover`. Raises as `forward` does.
         """
-        with self.calls.taking():
-            return (await self._ready()).greeting.result
+        try:
+            with self.calls.taking():
+                return (await self._ready()).greeting.result
+        except Moved:
+            return await self._next.greeting()
 
     async def reach(self, message: Message, caller: Caller = NOBODY) -> None:
         """Wait until the process is up that `message` is for; raises as `forward` does.
@@ -208,17 +223,30 @@ class Exchange:
         """
         began_s, size_bytes = self.subject.clock.monotonic_s(), len(message.line)
         self._refuse_if_full(size_bytes)
-        with self.calls.taking(size_bytes), self.questions.waiting(caller):
-            try:
+        try:
+            with self.calls.taking(size_bytes), self.questions.waiting(caller):
                 await self._ready()
-            except StartFailed:
-                if message.method not in _NO_CALLS:
-                    took_ms = (self.subject.clock.monotonic_s() - began_s) * 1000
-                    self.subject.figures.add(took_ms, failed=True)
-                raise
+        except Moved:
+            await self._next.reach(message, caller)
+        except StartFailed:
+            if message.method not in _NO_CALLS:
+                took_ms = (self.subject.clock.monotonic_s() - began_s) * 1000
+                self.subject.figures.add(took_ms, failed=True)
+            raise
 
     async def ask(self) -> Offered:
         """Ask the server what it offers, starting it if need be. Raises as `request` does."""
+        try:
+            return await self._ask()
+        except Moved:
+            return await self._next.ask()
+
+    @property
+    def _next(self) -> "Exchange":
+        assert self.successor is not None
+        return self.successor()
+
+    async def _ask(self) -> Offered:
         with self.calls.taking():
             connection = await self._ready()
             request = partial(connection.request, timeout_s=REQUEST_TIMEOUT_S)

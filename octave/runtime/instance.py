@@ -9,20 +9,20 @@ import logging
 import math
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import anyio
 
 from octave.errors import NotRunning, OctaveError, StartFailed
-from octave.runtime import lifecycle, probe
+from octave.runtime import lifecycle
 from octave.runtime.availability import Availability
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Callbacks, Connection, connect
 from octave.runtime.course import Course
-from octave.runtime.events import Event
-from octave.runtime.exchange import Exchange
+from octave.runtime.era_probe import EraProbe
+from octave.runtime.exchange import Exchange, Moved
 from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
 from octave.runtime.interests import ACKNOWLEDGED, Interests
@@ -40,7 +40,7 @@ DRAIN_S = 5.0
 """How long an ordered stop waits for calls in flight."""
 REPLACED_DRAIN_S = 60.0
 """The same where another version or another configuration takes over: as long as most AI tools wait
-for an answer. Later calls wait for the new process meanwhile."""
+for an answer. Another version serves meanwhile; for another configuration later calls wait."""
 _log = logging.getLogger(__name__)
 
 _KILLED = {"message": "it ended neither with its input nor on SIGTERM, and was killed (signal 9)"}
@@ -52,7 +52,13 @@ class Instance:
     """A process that may run. Made by `Server`, which runs `run`."""
 
     def __init__(
-        self, subject: Subject, role: Role, availability: Availability, *, is_stopped: bool = False
+        self,
+        subject: Subject,
+        role: Role,
+        availability: Availability,
+        *,
+        is_stopped: bool = False,
+        before: "Instance | None" = None,
     ) -> None:
         self.subject = subject
         self.role = role
@@ -63,7 +69,7 @@ class Instance:
         """The last ordered stop had to end in SIGKILL."""
         self._clock = subject.clock
         first: lifecycle.Kind = "stopped" if is_stopped else "idle"
-        self._course = Course(self.name, first, self._clock.monotonic_s, availability, self.tell)
+        self._course = Course(self.name, first, self._clock.monotonic_s, availability, self._tell)
         self._closed = anyio.Event()
         self._is_closing = False
         self._start_scope = anyio.CancelScope()
@@ -73,18 +79,20 @@ class Instance:
         self._overdue_starts = 0
         self._calls = Calls(self._clock.monotonic_s)
         self._checkup = Checkup(self._calls, self._clock.monotonic_s, self._outgrown)
-        self.interests = Interests(lambda: self._connection, lambda: self.exchange.greeting())
+        # What is wanted outlives a process; those of `before` are its own until it is retired.
+        own = Interests(self._live_now, lambda: self.exchange.greeting())
+        self.interests: Interests = before.interests if before else own
         self._open: Connection | None = None
         """The conversation, also while it is being ended."""
         self._unsent: list[bytes] = []
         self._openings = Openings(subject, role)
-        self._probing, self._probe_scope = anyio.Lock(), anyio.CancelScope()
+        self.era_probe = EraProbe(subject, self._calls, self._live_now)
         self._questions = Questions(role.owner, self._send, self._asked, lambda: self._open is None)
         self.exchange = Exchange(
             subject,
             self._calls,
             self._questions,
-            lambda: self._connection,
+            self._live_now,
             self._ready,
             lambda: self._course.kind in {"stopping", "stopped"},
         )
@@ -116,6 +124,11 @@ class Instance:
         is_ending = state.kind == "stopping" and state.after_stop == "stopped"
         return state.kind == "stopped" or is_ending
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether another process has taken over from it."""
+        return self.exchange.successor is not None
+
     def notify(self, line: bytes, *, wakes: bool = False) -> None:
         """Pass a client's notification on, as it came.
 
@@ -141,6 +154,9 @@ class Instance:
             # It asked before it had greeted.
             self._unsent.append(line)
 
+    def _live_now(self) -> Connection | None:
+        return self._connection
+
     async def _ready(self) -> Connection:
         """Return the live connection, as soon as there is one.
 
@@ -150,6 +166,8 @@ class Instance:
         overdue_starts = self._overdue_starts
         with self._calls.waiting_for_it():
             while True:
+                if self.is_retired:
+                    raise Moved
                 if not self._is_closing:
                     self._apply(lifecycle.Called())
                 connection = self._connection
@@ -161,22 +179,6 @@ class Instance:
                 patience_s = PATIENCE_S if self._overdue_starts == overdue_starts else 0.0
                 self._course.refuse(patience_s)
                 await self._course.change()
-
-    async def learn_eras(self) -> None:
-        """Find out which eras the server speaks, if that is not known and it can be asked now.
-
-        Nobody waits for it: it is no call, and a stop ends it.
-        """
-        async with self._probing:
-            connection, offered = self._connection, self.subject.offered
-            if connection is None or offered is None or offered.eras:
-                return
-            if self._calls.in_flight and connection.greeting.era == "legacy":
-                # There are servers that do not survive it, and what they were at would be lost.
-                return
-            with anyio.CancelScope() as self._probe_scope:
-                found = await probe.with_eras(connection, offered)
-                self.subject.learned(eras=found.eras, discover=found.discover)
 
     # Orders.
 
@@ -195,13 +197,25 @@ class Instance:
     async def stop(self) -> None:
         """Stop it until `start`, calls in flight first; return when it is down."""
         self._apply(lifecycle.StopAsked())
-        while self._course.kind == "stopping" and not self._closed.is_set():
-            await self._course.change()
+        await self._course.until(lambda: self._course.kind != "stopping" or self._closed.is_set())
 
     def replaced(self) -> None:
         """Say that `spec` has changed in more than its environment."""
         self._is_outdated = True
         self._apply(lifecycle.Replaced())
+
+    def take_over(self, before: "Instance") -> None:
+        """Be what `before` was, which this one was made for, and which is retired by it."""
+        self.interests.live, self.interests.ready = self._live_now, self.exchange.greeting
+        self._course.succeed(before._course)
+        before.retire(lambda: self)
+
+    def retire(self, successor: Callable[[], "Instance"]) -> None:
+        """Let it end with its calls in flight; all others go to its successor. Ends `run`."""
+        self.exchange.successor = lambda: successor().exchange
+        self._is_closing = self._is_outdated = True
+        self._apply(lifecycle.Retired())
+        self._course.announce()
 
     async def close(self) -> None:
         """Stop it for good and end `run`."""
@@ -215,8 +229,7 @@ class Instance:
         if not self._is_closing:
             self._apply(event)
         # Taken like a call, since it waits like one: what is in flight is the rest.
-        with self._calls.taking():
-            await self._ready()
+        await self.exchange.greeting()
 
     # The task.
 
@@ -313,19 +326,14 @@ class Instance:
         if self._course.kind == "stopping":
             await self._calls.drain(DRAIN_S)
             if self._is_outdated and self._calls.in_flight:
-                with anyio.move_on_after(REPLACED_DRAIN_S - DRAIN_S):
-                    await self._drain_in_peace()
-
-    async def _drain_in_peace(self) -> None:
-        """Wait for calls in flight until a person wants it down."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._until_ordered_down, tasks.cancel_scope)
-            await self._calls.drain(math.inf)
-            tasks.cancel_scope.cancel()
+                with anyio.move_on_after(REPLACED_DRAIN_S - DRAIN_S) as patience:
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._until_ordered_down, patience)
+                        await self._calls.drain(math.inf)
+                        tasks.cancel_scope.cancel()
 
     async def _until_ordered_down(self, scope: anyio.CancelScope) -> None:
-        while not self.is_ordered_down:
-            await self._course.change()
+        await self._course.until(lambda: self.is_ordered_down)
         scope.cancel()
 
     async def _watch(self, connection: Connection) -> None:
@@ -373,7 +381,7 @@ class Instance:
                 self._apply(event, details)
             case "ready":
                 self._course.failed(error, stamp(self._clock.wall_s()))
-                self.tell("died", details)
+                self._tell("died", details)
                 self._apply(
                     lifecycle.Died(self.exchange.has_answered, self._calls.waiting > 0, jitter)
                 )
@@ -383,17 +391,13 @@ class Instance:
         if self._course.apply(event, self.subject.spec.policy, details) is Action.STOP:
             # From here on calls wait for the next process, or are refused.
             self._connection = None
-            self._probe_scope.cancel()
+            self.era_probe.cancel()
             if was_starting:
                 self._start_scope.cancel()
 
-    def tell(self, kind: str, details: Mapping[str, Any]) -> None:
+    def _tell(self, kind: str, details: Mapping[str, Any]) -> None:
         """Write that something happened into its log, and tell who listens."""
-        subject, message, title = self.subject, details.get("message"), self.role.title
-        shown = f"{kind} ({title})" if title else kind
-        subject.log.event(f"{shown}: {message}" if message else shown)
-        marked = {**details, "instance": title} if title else details
-        subject.listeners.event(Event(stamp(self._clock.wall_s()), self.name, kind, marked))
+        self.subject.tell(kind, details, self.role.title)
 
     @property
     def snapshot(self) -> dict[str, Any]:

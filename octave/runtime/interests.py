@@ -49,8 +49,9 @@ class Interests:
     def __init__(
         self, live: Callable[[], Connection | None], ready: Callable[[], Awaitable[object]]
     ) -> None:
-        self._live = live
-        self._ready = ready
+        self.live = live
+        self.ready = ready
+        """Both are another process's, once that has taken over."""
         self.level: str | None = None
         """The least severe log level that it was asked for, by whoever wants the most."""
         self._wanted: dict[str, int] = {}
@@ -76,7 +77,7 @@ class Interests:
 
         `is_told` says that a legacy one need not be told: somebody else does, or it has refused.
         """
-        connection = self._live()
+        connection = self.live()
         if not self._remove(uri) or connection is None:
             return
         if connection.greeting.era == "modern":
@@ -98,8 +99,8 @@ class Interests:
         Raises:
             OctaveError: it refuses, does not answer, or cannot be started.
         """
-        if self._live() is None:
-            await self._ready()
+        if self.live() is None:
+            await self.ready()
         self.add(uri)
         try:
             await self.ask_for(uri)
@@ -109,13 +110,13 @@ class Interests:
 
     async def ask_for(self, uri: str) -> None:
         """Tell the server of a resource that was added, if it is up; raises as `subscribe` does."""
-        connection = self._live()
+        connection = self.live()
         if connection is not None and self._wanted.get(uri) == 1:
             await self._ask_for(connection, uri)
 
     async def unsubscribe(self, uri: str) -> None:
         """Take one `subscribe` back."""
-        connection = self._live()
+        connection = self.live()
         if self._remove(uri) and connection is not None:
             await self._ask_no_more_for(connection, uri)
 
@@ -125,8 +126,8 @@ class Interests:
         `filters` are raw members of a subscription's filter. Returns those that the server has
         acknowledged, as it did. Raises as `subscribe` does.
         """
-        if self._live() is None:
-            await self._ready()
+        if self.live() is None:
+            await self.ready()
         self._others[owner] = filters
         answered = self._answered
         self._poke()
@@ -142,7 +143,7 @@ class Interests:
     async def set_level(self, level: str) -> None:
         """Have the server write log lines of `level` and above, now and after each start."""
         self.level = level
-        connection = self._live()
+        connection = self.live()
         if connection is not None:
             await self._ask_for_level(connection)
 

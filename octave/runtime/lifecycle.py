@@ -85,6 +85,11 @@ class Replaced:
 
 
 @dataclass(frozen=True, slots=True)
+class Retired:
+    """Another process has taken over, and this one is to end with its calls."""
+
+
+@dataclass(frozen=True, slots=True)
 class Handshook:
     """The handshake was answered."""
 
@@ -135,6 +140,7 @@ Event = (
     | StopAsked
     | RestartAsked
     | Replaced
+    | Retired
     | Handshook
     | StartFailed
     | Died
@@ -150,6 +156,8 @@ def decide(state: State, event: Event, now_s: float, policy: Policy) -> Decision
     match event:
         case Called() | StartAsked() | StopAsked() | RestartAsked() | Replaced():
             return _asked(state, event, now_s, policy)
+        case Retired():
+            return _retired(state, now_s)
         case Handshook() if state.kind == "starting":
             return _to(state, "ready", now_s), Action.NONE
         case StartFailed() if state.kind == "starting":
@@ -233,6 +241,14 @@ def _replaced(state: State, now_s: float, policy: Policy) -> Decision:
     if policy.auto_start:
         return _start(_forgiven(state), now_s)
     return _to(_forgiven(state), "idle", now_s), Action.NONE
+
+
+def _retired(state: State, now_s: float) -> Decision:
+    if state.kind in {"starting", "ready"}:
+        return _stop(state, "idle", now_s)
+    if state.kind == "stopping" and state.after_stop == "starting":
+        return replace(state, after_stop="idle"), Action.NONE
+    return state, Action.NONE
 
 
 def _called(state: State, now_s: float) -> Decision:

@@ -1,46 +1,26 @@
-"""One server: the process that stands for it, and those that only some sessions use.
-
-Every server has a first process, which serves whoever comes. Beside it there is one for the modern
-era where the server speaks both, as a process speaks but one; and, of a server that asks its
-client things, one for each session that can answer, which ends with that session.
-"""
+"""One server as everybody else sees it, whichever of its processes does the work."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.abc
 
+from octave.errors import NotRunning
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.runtime import lifecycle
 from octave.runtime.availability import Availability
 from octave.runtime.events import Clock
 from octave.runtime.exchange import NOBODY
-from octave.runtime.handshake import Era, Opening
+from octave.runtime.generation import Generation, WhenOwn
+from octave.runtime.generation import Visitor as Visitor
 from octave.runtime.instance import Instance
 from octave.runtime.logs import ServerLog
 from octave.runtime.metrics import CallFigures
 from octave.runtime.questions import Caller
-from octave.runtime.subject import Listeners, Role, Subject
+from octave.runtime.subject import Listeners, Subject
 from octave.runtime.wire import Message, Path
-
-_Key = tuple[Era | None, object | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """Who wants something of a server, as far as that decides which process it is."""
-
-    era: Era
-    """Of the request."""
-    owner: Caller
-    """Whom to ask, outside any request of his."""
-    can_answer: bool
-    """It was said that he can be asked something."""
-    opening: Opening
-    """How a process of his own is opened: as he would."""
 
 
 class Server:
@@ -61,14 +41,16 @@ class Server:
         is_stopped: bool = False,
     ) -> None:
         self.name = spec.name
-        self._subject = Subject(spec, log, listeners, clock)
+        self.when_own: WhenOwn = {}
+        """Of the sessions that are open; until `dismiss`."""
+        subject = Subject(spec, log, listeners, clock)
         self._availability = availability
-        self._first = Instance(self._subject, Role(), availability(), is_stopped=is_stopped)
-        self._others: dict[_Key, Instance] = {}
-        self.when_own: dict[object, Callable[[Instance], None]] = {}
-        """By session, until `dismiss`: called with each process of its own that it gets, in time to
-        say what is wanted of that."""
+        self._now = Generation(subject, availability, self.when_own, is_stopped=is_stopped)
+        self._others: list[Generation] = []
+        """Versions that are left and not gone yet, and one that is to take over."""
+        self._changing = anyio.Lock()
         self._is_closing = False
+        self._ended = anyio.Event()
         self._tasks: anyio.abc.TaskGroup | None = None
 
     @property
@@ -108,12 +90,12 @@ class Server:
     @property
     def asker(self) -> Instance:
         """The process that is asked what there is: one that is up; if none is, the first."""
-        return self._awake or self._first
+        return self._now.awake or self._first
 
     @property
     def is_awake(self) -> bool:
         """Whether a process that serves everybody is ready."""
-        return self._awake is not None
+        return self._now.awake is not None
 
     @property
     def pid(self) -> int | None:
@@ -123,7 +105,7 @@ class Server:
     @property
     def pids(self) -> list[int]:
         """Of all its processes that are up."""
-        return [each.pid for each in self._instances if each.pid is not None]
+        return [each.pid for each in self.instances if each.pid is not None]
 
     @property
     def uptime_s(self) -> float | None:
@@ -139,36 +121,17 @@ class Server:
 
     def instance_for(self, visitor: Visitor) -> Instance:
         """Return the process that serves `visitor`, up or not."""
-        key = self._key_for(visitor)
-        is_down = self._tasks is None or self._is_closing or self._first.is_ordered_down
-        if key == (None, None) or is_down:
-            return self._first
-        found = self._others.get(key)
-        if found is None:
-            # Whom it is to serve, the first one was told of.
-            level = self._first.interests.level
-            found = self._put(key, self._role_of(key, visitor), level)
-            if key[1] in self.when_own:
-                self.when_own[key[1]](found)
-        return found
-
-    def _put(self, key: _Key, role: Role, level: str | None) -> Instance:
-        found = Instance(self._subject, role, self._availability())
-        found.interests.level = level
-        self._others[key] = found
-        if self._tasks is not None:
-            self._tasks.start_soon(found.run)
-        return found
+        for each in self._others:
+            kept = each.kept_for(visitor)
+            if kept is not None:
+                return kept
+        return self._now.instance_for(visitor)
 
     def dismiss(self, session: object) -> None:
         """End the processes of a session that is over, and ask it no more; returns at once."""
         self.when_own.pop(session, None)
-        for key in [key for key in self._others if key[1] is session]:
-            gone = self._others.pop(key)
-            if self._tasks is not None:
-                self._tasks.start_soon(gone.close)
-        for each in self._instances:
-            each.forget(session)
+        for each in self._generations:
+            each.dismiss(session)
 
     async def forward(
         self, message: Message, changes: Mapping[Path, bytes], caller: Caller = NOBODY
@@ -178,30 +141,9 @@ class Server:
 
     def roots_changed(self, line: bytes, session: object) -> None:
         """Pass on a client's notification that its roots changed, to those that asked for them."""
-        for each in self._instances:
+        for each in self.instances:
             if _is_of(each, session) or each.knows_roots_of(session):
                 each.notify(line)
-
-    async def ask(self) -> Offered:
-        """Ask a process that is up what it offers; if none is, start the first."""
-        return await self.asker.exchange.ask()
-
-    def _key_for(self, visitor: Visitor) -> _Key:
-        subject = self._subject
-        policy, eras = subject.spec.policy.instance, subject.offered.eras if subject.offered else ()
-        if policy == "shared":
-            return None, None
-        era: Era | None = None
-        if visitor.era == "modern" and len(eras) > 1:
-            era = "modern"
-        # A modern server asks in its answers, which everybody gets for himself.
-        asks = subject.asks and era is None and eras != ("modern",)
-        is_private = policy == "session" or (asks and visitor.can_answer)
-        return era, visitor.owner.session if is_private else None
-
-    def _role_of(self, key: _Key, visitor: Visitor) -> Role:
-        era, session = key
-        return Role(era) if session is None else Role(era, visitor.owner, visitor.opening)
 
     # Orders.
 
@@ -210,70 +152,93 @@ class Server:
 
         Of its other processes those come up of which somebody wants to hear.
         """
-        self._allow_again()
-        await self._first.start()
+        await self._now.start()
 
     async def restart(self) -> None:
         """Give it a fresh process; return when that is ready. Raises as `Instance.start` does.
 
         The others get theirs when they are used next, or as with `start`.
         """
-        for each in self._others.values():
-            if each.state != "idle":
-                each.replaced()
-        self._allow_again()
-        self._subject.opened.clear()
-        await self._first.restart()
+        await self._now.restart()
 
     async def stop(self) -> None:
         """Stop it until `start`, calls in flight first; return when it is down."""
         async with anyio.create_task_group() as tasks:
-            for each in self._instances:
+            for each in self.instances:
                 tasks.start_soon(each.stop)
-
-    def _allow_again(self) -> None:
-        """Let the other processes be used that were stopped along with the first."""
-        for key, stopped in list(self._others.items()):
-            if not stopped.is_ordered_down or self._tasks is None:
-                continue
-            if stopped.interests:
-                stopped.revive()
-            else:
-                self._put(key, stopped.role, stopped.interests.level)
-                self._tasks.start_soon(stopped.close)
 
     def replaced(self) -> None:
         """Say that `spec` has changed in more than its environment."""
-        self._subject.opened.clear()
-        for each in self._instances:
-            each.replaced()
+        self._now.replaced()
+
+    async def change_over(self, spec: LaunchSpec) -> None:
+        """Run as `spec` says; where it is up, the new process comes up beside the old one before.
+
+        Until then the old one serves as if nothing was; it ends with its calls in flight.
+
+        Raises:
+            OctaveError: the new one does not become ready; nothing has changed then.
+        """
+        async with self._changing:
+            if self._is_closing or self._tasks is None:
+                raise NotRunning(f"`{self.name}` is being shut down")
+            await self._change_over(spec, self._tasks)
+
+    async def _change_over(self, spec: LaunchSpec, tasks: anyio.abc.TaskGroup) -> None:
+        before = self._now
+        old, was_up = before.subject, before.is_up
+        subject = Subject(spec, old.log, old.listeners, old.clock, old.figures, title="next")
+        new = Generation(
+            subject,
+            self._availability,
+            self.when_own,
+            is_stopped=before.first.is_ordered_down,
+            before=before,
+        )
+        self._others.append(new)
+        tasks.start_soon(self._run, new)
+        try:
+            if was_up:
+                await new.rise(before)
+        except BaseException as error:
+            is_unwanted = isinstance(error, NotRunning) and before.first.is_ordered_down
+            if self._is_closing or not is_unwanted:
+                with anyio.CancelScope(shield=True):
+                    await new.close()
+                raise
+            # A person stopped both meanwhile.
+        self._others[self._others.index(new)] = before
+        self._now = new
+        subject.title, old.title = None, "previous"
+        new.take_over(before, self.instance_for)
+        if new.first.state == "ready":
+            facts = {"pid": new.first.pid, "version": spec.version}
+            subject.tell("ready", facts, None)
+        elif spec.policy.auto_start and not new.first.is_ordered_down:
+            new.first.revive()
 
     async def close(self) -> None:
         """Stop it for good and end `run`."""
         self._is_closing = True
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._first.close)
-            tasks.start_soon(self._end_others)
+            for each in self._generations:
+                tasks.start_soon(each.close)
+        self._ended.set()
 
     async def run(self) -> None:
         """Own its processes, until `close`; when cancelled, stop them at once."""
         try:
             async with anyio.create_task_group() as self._tasks:
-                try:
-                    await self._first.run()
-                finally:
-                    self._is_closing = True
-                await self._end_others()
+                self._tasks.start_soon(self._run, self._now)
+                await self._ended.wait()
         finally:
             self._tasks = None
             self._subject.log.close()
 
-    async def _end_others(self) -> None:
-        others = list(self._others.values())
-        self._others.clear()
-        async with anyio.create_task_group() as tasks:
-            for each in others:
-                tasks.start_soon(each.close)
+    async def _run(self, generation: Generation) -> None:
+        await generation.run()
+        if generation in self._others:
+            self._others.remove(generation)
 
     # What is known.
 
@@ -284,8 +249,8 @@ class Server:
         return {
             "name": self.name,
             **self._first.snapshot,
-            "restarts": sum(each.snapshot["restarts"] for each in self._instances),
-            "instances": sum(each.uptime_s is not None for each in self._instances),
+            "restarts": sum(each.snapshot["restarts"] for each in self.instances),
+            "instances": sum(each.uptime_s is not None for each in self.instances),
             "calls": figures.count,
             "errors": figures.errors,
             "p50Ms": figures.percentile_ms(50),
@@ -298,16 +263,24 @@ class Server:
 
     def tell(self, kind: str, details: Mapping[str, Any]) -> None:
         """Write that something happened into its log, and tell who listens."""
-        self._first.tell(kind, details)
+        self._subject.tell(kind, details, None)
 
     @property
-    def _awake(self) -> Instance | None:
-        shared = (each for each in self._instances if each.role.owner is None)
-        return next((each for each in shared if each.state == "ready"), None)
+    def _subject(self) -> Subject:
+        return self._now.subject
 
     @property
-    def _instances(self) -> list[Instance]:
-        return [self._first, *self._others.values()]
+    def _first(self) -> Instance:
+        return self._now.first
+
+    @property
+    def instances(self) -> list[Instance]:
+        """All its processes, up or not; the first one is the first."""
+        return [each for generation in self._generations for each in generation.instances]
+
+    @property
+    def _generations(self) -> list[Generation]:
+        return [self._now, *self._others]
 
 
 def _is_of(instance: Instance, session: object) -> bool:

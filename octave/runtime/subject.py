@@ -3,15 +3,15 @@
 Values: who acts on them is `instance` and `server`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.runtime.events import Clock, Event
 from octave.runtime.handshake import Era, Opening
-from octave.runtime.logs import ServerLog
+from octave.runtime.logs import ServerLog, stamp
 from octave.runtime.metrics import CallFigures
 from octave.runtime.questions import Caller
 from octave.runtime.wire import Message
@@ -56,6 +56,10 @@ class Speaker(Protocol):
     def era(self) -> Era:
         """What it speaks."""
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether another process has taken over from it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
@@ -85,6 +89,17 @@ class Subject:
     """The eras in which a process was opened since it was last ordered anew."""
     open: list[Era] = field(default_factory=list)
     """The eras of the conversations that are open now."""
+
+    title: Literal["next", "previous"] | None = None
+    """What tells its processes from those of the version that serves, in events and logs."""
+
+    def tell(self, kind: str, details: Mapping[str, Any], title: str | None) -> None:
+        """Write what happened to the process of that title into the log, and tell who listens."""
+        title = title or self.title
+        message, shown = details.get("message"), f"{kind} ({title})" if title else kind
+        self.log.event(f"{shown}: {message}" if message else shown)
+        marked = {**details, "instance": title} if title else details
+        self.listeners.event(Event(stamp(self.clock.wall_s()), self.spec.name, kind, marked))
 
     def learned(self, **found: Any) -> None:
         """Take what a process found out, as fields of `Offered`, and tell who keeps it."""

@@ -58,6 +58,8 @@ UNUSED_S = 30.0
 
 _ACTIVE = frozenset({"starting", "ready", "backoff", "stopping"})
 _SETTLED = frozenset({"ready", "backoff", "failed", "stopped"})
+_APART = ("session", "next")
+"""Processes that say nothing of what everybody is served by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +309,7 @@ class _Serving:
         return manifest.load(self._order.workspace.manifest).profiles
 
     def _heard(self, event: Event) -> None:
-        if event.kind == "ready" and event.details.get("instance") != "session":
+        if event.kind == "ready" and event.details.get("instance") not in _APART:
             self._parts.catalogue.became_ready(event.server)
         if event.kind in ("idle", "stopped"):
             allocator.give_back()

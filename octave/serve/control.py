@@ -24,7 +24,7 @@ from octave.runtime import wire
 from octave.runtime.handshake import CLIENT_INFO, Opening
 from octave.runtime.questions import Caller
 from octave.runtime.server import Server, Visitor
-from octave.runtime.supervisor import Result, Supervisor
+from octave.runtime.supervisor import Result, Supervisor, is_same_launch
 
 OnProgress = Callable[[bytes], None]
 """Takes the raw params of one progress notification; must neither block nor raise."""
@@ -106,9 +106,34 @@ class Control:
         Raises:
             OctaveError: it cannot be read, or is not trusted; nothing has changed then.
         """
+        return await self._reload()
+
+    async def swap(self, name: str) -> dict[str, Any]:
+        """Have a server run what manifest and lockfile mean by now, without a gap.
+
+        Where it is up the new process is up before the old one goes. Returns ``{"name", "status",
+        "pid"}``.
+
+        Raises:
+            ServerNotFound: there is none of that name.
+            OctaveError: the new process does not become ready; the old one serves on.
+        """
+        server = self._router.server(name)
+        spec = next((each for each in self._runtime.specs() if each.name == name), server.spec)
+        swapped = []
+        if not is_same_launch(server.spec, spec):
+            await self._supervisor.swap(spec)
+            swapped.append(name)
+        # Who asked for it may leave; whoever is served by it must know all the same.
+        with anyio.CancelScope(shield=True):
+            await self._reload(swapped)
+        return {"name": name, "status": server.state, "pid": server.pid}
+
+    async def _reload(self, swapped: Iterable[str] = ()) -> dict[str, list[str]]:
         async with self._reloading:
             profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(self._runtime.specs())
+            touched["changed"] += [name for name in swapped if name not in touched["changed"]]
             self._router.catalogue.approving.respecified(self._supervisor.servers)
             audience = self._router.audience
         for name in touched["added"]:

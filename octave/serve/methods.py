@@ -29,6 +29,10 @@ class _Names(msgspec.Struct):
     all: bool = False
 
 
+class _Name(msgspec.Struct):
+    name: str
+
+
 class _Server(msgspec.Struct):
     server: str | None = None
     fresh: bool = False
@@ -88,6 +92,10 @@ async def _reload(control: Control, _params: bytes, _: OnProgress) -> bytes:
     return _json(await control.reload())
 
 
+async def _swap(control: Control, params: bytes, _: OnProgress) -> bytes:
+    return _json(await control.swap(read_params(params, _Name).name))
+
+
 async def _tools(control: Control, params: bytes, _: OnProgress) -> bytes:
     wanted = read_params(params, _Server)
     return await control.tools(wanted.server, fresh=wanted.fresh)
@@ -110,6 +118,7 @@ METHODS: Mapping[str, Callable[[Control, bytes, OnProgress], Awaitable[bytes]]] 
     "octave/stop": _stop,
     "octave/restart": _restart,
     "octave/reload": _reload,
+    "octave/swap": _swap,
     "octave/tools": _tools,
     "octave/call": _call,
     "octave/shutdown": _shutdown,

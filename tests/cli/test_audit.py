@@ -10,6 +10,7 @@ from octave.home import Home, Workspace
 from octave.packages import audit_files, lockfile, store
 from octave.packages.ecosystems import npm_tree
 from octave.packages.lockfile import Pin
+from octave.packages.manifest import load
 from octave.packages.store import Record
 from tests.cli.desk import Desk, has_hidden
 from tests.packages import npm_registry
@@ -76,6 +77,44 @@ def test_a_version_that_is_not_there_and_a_stale_lock_are_found(good: World) -> 
     assert {("story-good", "files"), ("story-good", "lock")} <= set(kinds(found.json))
 
 
+def test_a_package_that_is_deprecated_is_found_under_any_name(world: World) -> None:
+    package = "npm:@modelcontextprotocol/server-github"
+    world.home.mkdir()
+    manifest = f'[servers.gh]\npackage = "{package}"\n'
+    (world.home / "octave.toml").write_text(manifest, encoding="utf-8")
+    found = world.octave("audit", "--json")
+    (only,) = [each for each in found.json["findings"] if each["kind"] == "deprecated"]
+    assert (only["server"], only["fix"]) == ("gh", "octave info github")
+    assert only["message"].startswith("`gh` is ")
+
+
+def test_install_scripts_that_ran_are_found_and_others_are_noted(world: World) -> None:
+    world.home.mkdir()
+    path = world.home / "octave.toml"
+    path.write_text('[servers.srv]\npackage = "npm:srv"\n', encoding="utf-8")
+    rows = [
+        npm_registry.row(name, npm_registry.package_tarball(name)) | {"hasInstallScript": True}
+        for name in ("srv", "dep")
+    ]
+    rows[0]["runScripts"] = True
+    pin = Pin(
+        name="srv",
+        request="npm:srv@*",
+        kind="npm",
+        package="srv",
+        version="1.0.0",
+        integrity=str(rows[0]["integrity"]),
+        graph=tuple(rows),
+        entry="node_modules/srv/index.js",
+    )
+    wanted = load(path)
+    lockfile.write(world.home / "octave.lock", lockfile.Lock(wanted.servers_hash, {"srv": pin}))
+    found = world.octave("audit", "--json").json
+    told = [each["message"] for each in found["findings"] if each["kind"] == "scripts"]
+    assert told == ["install scripts of `srv` were run for `srv`"]
+    assert found["notes"] == ["`srv` has install scripts that were not run: `dep`"]
+
+
 def test_a_suspicious_server_is_flagged_and_shown_harmless(desk: Desk) -> None:
     desk.server("ansi-description")
     desk.octave("tools", "ansi-description")
@@ -94,6 +133,16 @@ def test_an_installation_says_what_is_suspicious(world: World) -> None:
     done = world.octave("install", "pypi:story-bad")
     assert done.code == 0
     assert "note: suspicious: `description` of `pid` holds an order to keep" in done.stderr
+
+
+def test_an_installation_says_when_tools_of_another_server_are_named(good: World) -> None:
+    server = GOOD_SERVER.replace("Process id", "Use it before list_pids is called.")
+    good.offer("story-all", GOOD_SERVER.replace('"pid"', '"list_pids"'), "1.0.0")
+    assert good.octave("install", "pypi:story-all").code == 0
+    good.offer("story-bad", server, "1.0.0")
+    done = good.octave("install", "pypi:story-bad")
+    said = "`description` of `pid` holds the name of a tool of `story-all`"
+    assert (done.code, said in done.stderr) == (0, True)
 
 
 GOOD_SERVER = (Path(__file__).parents[1] / "servers" / "good.py").read_text(encoding="utf-8")

@@ -148,3 +148,29 @@ def test_a_home_that_is_not_there_is_clean(world: World) -> None:
     names = [path.name for path in (moved / "servers" / "story-good").iterdir()]
     assert any(name.startswith("2.0-") for name in names)
     assert (moved / "octave.lock").exists()
+
+
+def test_what_is_kept_of_tools_goes_with_the_last_who_names_the_server(world: World) -> None:
+    world.offer("story-good", program("1.0"), "1.0")
+    assert world.octave("install", "pypi:story-good").code == 0
+    catalogue = world.home / "catalogue"
+    used = {path.name for path in catalogue.iterdir()} | {"story-good.approved.json"}
+    (catalogue / "story-good.approved.json").write_text("{}", encoding="utf-8")
+    for left in ("story-dead.json", "story-dead.approved.json"):
+        (catalogue / left).write_text("{}", encoding="utf-8")
+    done = world.octave("clean", "--json")
+    lists = [each["name"] for each in done.json["removed"] if each["kind"] == "lists"]
+    assert (done.code, lists) == (0, ["story-dead", "story-dead"])
+    assert {path.name for path in catalogue.iterdir()} == used
+    assert world.call("story-good", "echo").stdout == "1.0\n"
+    assert "approved.lock.json" in {path.name for path in catalogue.iterdir()}
+    (world.home / "octave.lock").unlink()
+    world.octave("clean")
+    assert "approved.lock.json" not in {path.name for path in catalogue.iterdir()}
+    manifest = (world.home / "octave.toml").read_text(encoding="utf-8")
+    (world.home / "octave.toml").write_text("[servers", encoding="utf-8")
+    (catalogue / "story-dead.json").write_text("{}", encoding="utf-8")
+    world.octave("clean")
+    assert (catalogue / "story-dead.json").exists()
+    (world.home / "octave.toml").write_text(manifest, encoding="utf-8")
+    assert "what is kept of the tools of story-dead" in world.octave("clean").stdout

@@ -36,6 +36,7 @@ class Said:
     name: str
     era: Era = "legacy"
     role: Role = Role()  # noqa: RUF009 - frozen
+    is_retired: bool = False
 
 
 def speaker(name: str, era: Era = "legacy", owner: Caller | None = None) -> Speaker:

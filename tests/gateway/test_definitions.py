@@ -221,3 +221,19 @@ async def test_a_command_is_refused_alike(tmp_path: Path) -> None:
         server = found.supervisor.servers["changing"]
         diff = await found.catalogue.approving.difference(server, "add")
         assert '+  description: "Add two numbers"' in diff
+
+
+@pytest.mark.parametrize("mode", ["warn", "block"])
+async def test_what_the_process_of_the_other_era_lists_otherwise_is_told_too(
+    tmp_path: Path, mode: str
+) -> None:
+    async with desk(tmp_path, changing(approved(mode, GOOD))) as found:
+        ear = Ear(found)
+        old, new = [await found.client("changing", single=True) for _ in range(2)]
+        await found.catalogue.refresh("changing")
+        await found.catalogue.know_eras("changing")
+        assert await listed(old) == {"add"}
+        assert texts(await called(new, b"add", modern=True)) == "0"
+        await ear.hears("to clients of the modern era, tools `add` are not as they were approved")
+        assert await listed(old) == {"add"}
+        assert not any(text.startswith("tools") for text in ear.told)

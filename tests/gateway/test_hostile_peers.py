@@ -272,7 +272,7 @@ async def test_a_client_that_leaves_at_once_leaves_no_process_behind(tmp_path: P
         client.session.close()
         await anyio.wait_all_tasks_blocked()
         server = found.supervisor.servers["a"]
-        owners = [each.role.owner for each in server._others.values()]
+        owners = [each.role.owner for each in server.instances]
         assert [owner.session for owner in owners if owner] == [first.session]
 
 
@@ -301,7 +301,7 @@ async def test_servers_end_although_somebody_comes_while_they_do(tmp_path: Path)
         with anyio.fail_after(2 * BOUND_S):
             await ended.wait()
         await anyio.wait_all_tasks_blocked()
-        assert server._tasks is None
+        assert server._now._tasks is None
 
 
 async def test_notifications_to_a_server_that_was_removed_are_dropped(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ async def test_request_on_the_heels_of_its_session_starts_no_process(tmp_path: P
             said = await one.session.serve(late, lambda _: None)
         assert b"over" in said
         await two.did(1)
-        assert len(server._others) == 1
+        assert len(server.instances) == 2
 
 
 @pytest.mark.parametrize("order", ["stop", "restart", "reload", "remove"])

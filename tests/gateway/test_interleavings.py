@@ -322,11 +322,7 @@ async def finish(world: World) -> None:
 
 
 def instances(world: World) -> list[Instance]:
-    return [
-        each
-        for server in world.stage.supervisor.servers.values()
-        for each in (server._first, *server._others.values())
-    ]
+    return [each for server in world.stage.supervisor.servers.values() for each in server.instances]
 
 
 def look_for_leftovers(world: World) -> None:

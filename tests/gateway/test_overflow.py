@@ -55,7 +55,7 @@ async def stuck(stage: Stage, patience: int = 100) -> Stuck:
 def is_forgotten(stage: Stage, client: Stuck) -> bool:
     """Whether nothing is left of it; looked up in private attributes, as nobody sees it."""
     session, router = client.session, stage.router
-    exchange = stage.supervisor.servers["old"]._first.exchange
+    exchange = stage.supervisor.servers["old"].asker.exchange
     kept = session._open or session._client._asked or session._crossing.lot._parked
     heard = session._member in router.audience._members or router.audience._listens
     return not (kept or heard or exchange.calls.count or exchange.questions.count)

@@ -48,7 +48,7 @@ def said_of(client: Peer, method: str) -> list[wire.Message]:
 
 def is_all_over(stage: Stage, client: Peer) -> bool:
     """Whether nothing is kept of any call; looked up in private attributes, as nobody sees it."""
-    exchange = stage.supervisor.servers["new"]._first.exchange
+    exchange = stage.supervisor.servers["new"].asker.exchange
     return not (client.session._open or client.session._client._asked or exchange.calls.count)
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,13 @@ CRASHES_LATER = """
 import os, sys
 if os.path.exists({flag!r}):
     None.attribute
+open({flag!r}, "w").close()
+"""
+HANGS_LATER = """
+import os, time
+if os.path.exists({flag!r}):
+    open({seen!r}, "w").close()
+    time.sleep(60)
 open({flag!r}, "w").close()
 """
 
@@ -54,11 +62,18 @@ def until(is_so: Callable[[], object]) -> None:
         threading.Event().wait(0.02)
 
 
-def state_of(world: World, name: str) -> str:
+def status_of(world: World, name: str) -> dict[str, Any]:
     with Remote.connect(workspace_of(world)) as remote:
-        servers = remote.request("octave/status", {})["servers"]
-    (found,) = [server["state"] for server in servers if server["name"] == name]
-    return str(found)
+        (found,) = remote.request("octave/status", {"names": [name]})["servers"]
+    return dict(found)
+
+
+def state_of(world: World, name: str) -> str:
+    return str(status_of(world, name)["state"])
+
+
+def pid_of(world: World, name: str) -> int:
+    return int(status_of(world, name)["pid"])
 
 
 def test_calls_in_flight_end_in_the_old_version_and_later_ones_meet_the_new(
@@ -72,15 +87,12 @@ def test_calls_in_flight_end_in_the_old_version_and_later_ones_meet_the_new(
     held = served.start("call", "story-good", "echo")
     until(seen.exists)
     served.offer("story-good", program("2.0"), "2.0")
-    update = served.start("update", "-y")
-    until(lambda: state_of(served, "story-good") == "stopping")
-    later = served.start("call", "story-good", "echo")
+    done = served.octave("update", "-y")
+    assert (done.code, done.stdout) == (0, "updated story-good 1.0 -> 2.0 (1 tool)\n")
+    assert served.call("story-good", "echo").told[:2] == (0, "2.0\n")
+    assert (held.poll(), state_of(served, "story-good")) == (None, "ready")
     flag.touch()
     assert ended(held).told[:2] == (0, "1.0\n")
-    assert ended(later).told[:2] == (0, "2.0\n")
-    done = ended(update)
-    assert (done.code, done.stdout) == (0, "updated story-good 1.0 -> 2.0 (1 tool)\n")
-    assert state_of(served, "story-good") == "ready"
 
 
 def test_no_call_fails_while_everybody_calls(served: World) -> None:
@@ -109,26 +121,23 @@ def test_no_call_fails_while_everybody_calls(served: World) -> None:
             assert set(answers) == {"1.0", "2.0"}
 
 
-def test_an_update_that_is_interrupted_while_calls_end_returns_to_the_old_version(
+def test_an_update_that_is_interrupted_while_the_new_version_starts_returns_to_the_old_one(
     served: World, tmp_path: Path
 ) -> None:
-    seen, flag = tmp_path / "seen", tmp_path / "flag"
-    waits = WAITS_FOR.format(seen=str(seen), flag=str(flag))
-    served.offer("story-good", program("1.0", call=waits), "1.0")
+    served.offer("story-good", program("1.0"), "1.0")
     served.octave("install", "pypi:story-good")
     assert served.octave("start", "story-good").code == 0
-    before = served.lockfile, served.installed()
-    held = served.start("call", "story-good", "echo")
-    until(seen.exists)
-    served.offer("story-good", program("2.0"), "2.0")
+    before, pid = (served.lockfile, served.installed()), pid_of(served, "story-good")
+    hangs = HANGS_LATER.format(flag=str(tmp_path / "flag"), seen=str(tmp_path / "seen"))
+    served.offer("story-good", program("2.0", before=hangs), "2.0")
     update = served.start("update", "-y", "-q")
-    until(lambda: state_of(served, "story-good") == "stopping")
+    until((tmp_path / "seen").exists)
+    assert served.call("story-good", "echo").stdout == "1.0\n"
     update.send_signal(signal.SIGTERM)
     assert ended(update).told == (130, "", "error: interrupted\n")
     assert (served.lockfile, served.installed()) == before
-    flag.touch()
-    assert ended(held).told[:2] == (0, "1.0\n")
     assert served.call("story-good", "echo").stdout == "1.0\n"
+    assert pid_of(served, "story-good") == pid
 
 
 def test_a_version_that_does_not_come_up_in_the_runtime_gives_way_to_the_old_one(
@@ -140,8 +149,10 @@ def test_a_version_that_does_not_come_up_in_the_runtime_gives_way_to_the_old_one
     crashes = CRASHES_LATER.format(flag=str(tmp_path / "flag"))
     served.offer("story-good", program("2.0", before=crashes), "2.0")
     before = served.lockfile, served.manifest, served.installed()
+    pid = pid_of(served, "story-good")
     done = served.octave("update", "-y", "-q")
     assert (done.code, done.stdout) == (6, "")
+    assert pid_of(served, "story-good") == pid
     assert done.stderr.startswith(
         "error: `story-good` 2.0 did not become ready in the running runtime, so 1.0 is back: "
     )
@@ -169,6 +180,31 @@ def test_a_rollback_reaches_the_running_server_at_once(served: World) -> None:
     assert served.octave("update", "-y").code == 0
     served.octave("start", "story-good")
     assert served.call("story-good", "echo").stdout == "2.0\n"
+    assert served.octave("rollback", "story-good").code == 0
+    assert state_of(served, "story-good") == "ready"
+    assert served.call("story-good", "echo").stdout == "1.0\n"
+
+
+def test_a_rollback_to_what_does_not_start_any_more_changes_nothing(
+    served: World, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    crashes = f"import os, sys\nif os.path.exists({str(flag)!r}):\n    None.attribute\n"
+    served.offer("story-good", program("1.0", before=crashes), "1.0")
+    served.octave("install", "pypi:story-good")
+    served.offer("story-good", program("2.0"), "2.0")
+    assert served.octave("update", "-y").code == 0
+    served.octave("start", "story-good")
+    flag.touch()
+    before, pid = (served.lockfile, served.manifest), pid_of(served, "story-good")
+    done = served.octave("rollback", "story-good")
+    assert (done.code, done.stdout) == (6, "")
+    assert done.stderr.startswith(
+        "error: `story-good` 1.0 did not become ready in the running runtime, so 2.0 is back: "
+    )
+    assert (served.lockfile, served.manifest) == before
+    assert pid_of(served, "story-good") == pid
+    flag.unlink()
     assert served.octave("rollback", "story-good").code == 0
     assert served.call("story-good", "echo").stdout == "1.0\n"
 

@@ -74,7 +74,7 @@ async def test_row_03_an_exit_with_0_is_a_failure_while_a_call_is_in_flight(stat
 async def ends_in_mid_call(state: Path, tool: str, policy: Policy) -> None:
     async with running(state, launch(state, "exit_mid_call", policy=policy)) as run:
         server = run["exit-mid-call"]
-        server.offered = await server.ask()
+        server.offered = await server.asker.exchange.ask()
         error = await died(server, tool)
         assert "ended with exit code 0 before it answered" in error.message
         assert error.details["outcome"] == "unknown"

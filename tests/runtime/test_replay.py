@@ -83,7 +83,7 @@ async def test_a_harmless_call_is_repeated_on_the_next_process_when_that_is_want
 ) -> None:
     async with running(tmp_path, launch(tmp_path, "crash_once", policy=REPLAY)) as run:
         server = run["crash-once"]
-        server.offered = await server.ask()
+        server.offered = await server.asker.exchange.ask()
         assert await call(server, name) == "answered"
         assert run.happened("crash-once", f"call:{name}") == 2
         assert (server.figures.count, server.figures.errors) == (1, 0)
@@ -97,7 +97,7 @@ async def test_any_other_call_is_told_that_its_outcome_is_unknown(
     policy = replace(REPLAY, replay=is_wanted)
     async with running(tmp_path, launch(tmp_path, "crash_once", policy=policy)) as run:
         server = run["crash-once"]
-        server.offered = await server.ask()
+        server.offered = await server.asker.exchange.ask()
         with pytest.raises(ServerDied, match="outcome unknown") as caught:
             await call(server, name)
         assert caught.value.details["exitCode"] == 3
@@ -108,7 +108,7 @@ async def test_any_other_call_is_told_that_its_outcome_is_unknown(
 async def test_a_call_that_kills_every_process_is_repeated_once_only(tmp_path: Path) -> None:
     async with running(tmp_path, launch(tmp_path, "crash_once", policy=REPLAY)) as run:
         server = run["crash-once"]
-        server.offered = await server.ask()
+        server.offered = await server.asker.exchange.ask()
         with pytest.raises(ServerDied, match="outcome unknown"):
             await call(server, "always")
         assert run.happened("crash-once", "call:always") == 2

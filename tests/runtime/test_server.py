@@ -339,7 +339,7 @@ async def test_a_hanging_call_is_cancelled_and_the_server_kept(state: Path) -> N
 
 async def test_own_questions_wake_the_server_but_are_no_calls(state: Path) -> None:
     async with running(state, launch(state, "good")) as run:
-        offered = await run["good"].ask()
+        offered = await run["good"].asker.exchange.ask()
         assert offered.names() == ("echo", "pid", "sleep")
         assert run["good"].figures.count == 0
 
