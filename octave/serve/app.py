@@ -1,8 +1,7 @@
 """Composition root of a runtime: builds everything, owns the outermost task group.
 
 `serve` reads as start-up, run, shutdown; of what it takes of the machine it takes the lock first
-and gives it back last. `private` is the same without anything that others could reach. Nothing is
-printed here; whoever calls is told.
+and gives it back last. Nothing is printed here; whoever calls is told.
 """
 
 import asyncio
@@ -13,8 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,39 +79,6 @@ class Report:
     """Once, with the content of runtime.json, when everything can be reached."""
     warning: Callable[[str], None] = lambda _: None
     """A sentence: something does not work and the runtime goes on without it."""
-
-
-@contextlib.asynccontextmanager
-async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIterator[Control]:
-    """Give the operations of a runtime that nobody else can reach, for one call.
-
-    It takes no lock, socket, port or token, starts only what is called, and writes the same logs.
-
-    Raises:
-        ManifestError, NotTrusted: the manifest cannot be used.
-        OSError: the state folder cannot be written.
-    """
-    workspace.prepare()
-    settings = manifest.load(workspace.manifest).settings
-    run = Run(workspace.run, environ)
-    specs = [
-        replace(spec, policy=replace(spec.policy, auto_start=False))
-        for spec in run.marked(launch_specs(workspace, environ))
-    ]
-    parts = assemble(workspace, specs, settings)
-    runtime = Runtime(lambda: specs, lambda: {"running": False}, lambda: None)
-    with ungrouped():
-        async with anyio.create_task_group() as tasks:
-            ended = anyio.Event()
-            await tasks.start(parts.catalogue.run)
-            await tasks.start(supervise, parts, run, ended)
-            try:
-                yield Control(parts.supervisor, parts.router, runtime)
-            finally:
-                parts.supervisor.close()
-                with anyio.CancelScope(shield=True):
-                    await ended.wait()
-                tasks.cancel_scope.cancel()
 
 
 async def serve(
