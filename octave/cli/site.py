@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from octave.cli import render
 from octave.cli.completion import registry_ids
 from octave.cli.options import Manners
-from octave.cli.output import safe, tell
+from octave.cli.output import json_text, safe, tell
 from octave.cli.reach import reload, swap
 from octave.packages import suspicious
 from octave.packages.ecosystems.base import Bench
@@ -59,7 +59,7 @@ def open_site(
     With `creates` the manifest need not be there yet; `registry` is asked besides those in it.
     """
     workspace = terms.workspace(may_be_missing=creates)
-    with render.progress(quiet=terms.quiet or terms.as_json) as step:
+    with _steps(terms) as step:
         yield Site(
             workspace=workspace,
             registry=of_workspace(workspace, also=registry, offline=offline, warn=_note(terms)),
@@ -96,9 +96,16 @@ def _looked_at(found: Offered, note: Callable[[str], None]) -> Offered:
     return found
 
 
+def _steps(terms: Manners) -> AbstractContextManager[Callable[[str], None]]:
+    """Return what shows the steps of longer work; with `--json -v` each is a line of JSON."""
+    if terms.as_json and terms.verbose:
+        return nullcontext(lambda step: tell(json_text({"progress": step})) if step else None)
+    return render.progress(quiet=terms.quiet or terms.as_json)
+
+
 def _note(terms: Manners) -> Callable[[str], None]:
-    return (
-        (lambda _: None)
-        if terms.quiet or terms.as_json
-        else lambda text: tell(f"note: {safe(text)}")
-    )
+    if terms.as_json and terms.verbose:
+        return lambda text: tell(json_text({"note": text}))
+    if terms.quiet or terms.as_json:
+        return lambda _: None
+    return lambda text: tell(f"note: {safe(text)}")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from octave.packages.entries import Entry, PackageChoice, Remote, make_entry
-from octave.packages.names import check_variable
+from octave.packages.names import check_variable, decides_what_runs
 from octave.packages.registry_http import is_private_way
 from octave.packages.server_json import Extension, Server
 
@@ -24,13 +24,6 @@ _DESCRIPTION_CHARACTERS = 300
 """The schema says 100; more than this nobody wants to read in a list."""
 _TITLE_CHARACTERS = 100
 _OFFICIAL = "io.modelcontextprotocol.registry/official"
-_DECIDES = re.compile(
-    r"(?:LD|DYLD|NPM|UV|PIP|SSL_CERT)_.*|NODE_(?!ENV$).*|PYTHON(?!UNBUFFERED$|UTF8$|IOENCODING$).*"
-    r"|GIT_(?:SSH|CONFIG|EXEC|ASKPASS|PROXY|EDITOR|PAGER|EXTERNAL).*|(?:HTTPS?|ALL|NO)_PROXY"
-    r"|PATH|HOME|SHELL|BASH_ENV|ENV|IFS",
-    re.IGNORECASE,
-)
-"""Variables that decide what is run, or from where: not for a registry to set."""
 
 
 class _Official(msgspec.Struct, rename="camel", frozen=True):
@@ -146,7 +139,7 @@ def _objections(choice: PackageChoice) -> Iterator[str]:
             check_variable(name)
         except ValueError as error:
             yield f"not installed by Octave: {error}"
-    for name in filter(_DECIDES.fullmatch, choice.default_env):
+    for name in filter(decides_what_runs, choice.default_env):
         yield f"not installed by Octave: it sets `{name}`, which decides what runs"
     if any("\0" in word for word in (*choice.fixed_args(), *choice.default_env.values())):
         yield "not installed by Octave: an argument has a character no program can be given"

@@ -4,7 +4,7 @@ Definitions and results are sent as the bytes that the server wrote. No route ta
 """
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -41,7 +41,9 @@ class _Call(msgspec.Struct, kw_only=True):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-def build(control: Control, mcp: ASGIApp | None = None) -> Starlette:
+def build(
+    control: Control, mcp: ASGIApp | None = None, packages: Iterable[Route] = ()
+) -> Starlette:
     """Return the application with every route; `mcp` serves those of MCP over HTTP."""
     api = _Api(control)
     routes = [
@@ -54,6 +56,7 @@ def build(control: Control, mcp: ASGIApp | None = None) -> Starlette:
         route("POST", "/api/servers/{name}/stop", api.stop),
         route("POST", "/api/servers/{name}/restart", api.restart),
         route("POST", "/api/shutdown", api.shutdown),
+        *packages,
     ]
     if mcp is not None:
         paths = ("/mcp", "/mcp/servers/{name}", "/mcp/profiles/{profile}")

@@ -37,10 +37,12 @@ from octave.runtime.supervisor import Supervisor
 from octave.serve import claim
 from octave.serve.address import Address
 from octave.serve.control import Control, Runtime
+from octave.serve.jobs import Jobs
 from octave.serve.methods import ControlConversation
 from octave.serve.parts import assemble, supervise
 from octave.serve.socket import Conversation, Door, Send, Wish
 from octave.serve.troubles import Troubles
+from octave.serve.verbs import Verbs
 from octave.settings import Settings
 
 WATCH_S = 1.0
@@ -133,6 +135,7 @@ class _Serving:
         }
         runtime = Runtime(self._specs, self._describe, self._begin_stop, self._profiles)
         self._control = Control(self._parts.supervisor, self._parts.router, runtime)
+        self._jobs = Jobs(Verbs(order.workspace, order.environ))
         self._door = Door(self._open_conversation, settings.max_message_bytes)
         self._over_http: Sized = ()
         self._stop = anyio.Event()
@@ -223,7 +226,8 @@ class _Serving:
         # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
         http = await worker.run(importlib.import_module, "octave.serve.http")
         face = http.Face(self._parts.router, self._scope, self._settings.max_message_bytes)
-        order = (listener, self._control, face, self._token, self._settings.allowed_hosts)
+        admission = http.Admission(self._token, self._settings.allowed_hosts)
+        order = (listener, self._control, face, self._jobs, admission)
         self._over_http = await tasks.start(http.serve_http, *order)
         port = listener.getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -341,7 +345,8 @@ class _Serving:
         while time.monotonic() - active_s < self._idle_limit_s:
             await anyio.sleep(min(WATCH_S, self._idle_limit_s))
             busy = (server.state in _ACTIVE for server in self._parts.supervisor.servers.values())
-            if self._door.connections or len(self._over_http) or any(busy):
+            clients = self._door.connections or len(self._over_http) or len(self._jobs)
+            if clients or any(busy):
                 active_s = time.monotonic()
         self._stop.set()
 
