@@ -1,6 +1,7 @@
 """`info`: what the registry knows about a server, and what of it is installed."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from octave.home import Workspace
 from octave.packages import info as facts
 from octave.packages import lockfile, manifest, store, workspaces
 from octave.packages.info import BUNDLED
-from octave.packages.registries import of_workspace
+from octave.packages.registries import Asking, of_workspace
 from octave.packages.registry import Registry, bundled_folder
 
 
@@ -130,7 +131,7 @@ def _described(workspace: Workspace, name: str, also: str | None) -> dict[str, A
         ServerNotFound, Ambiguous, RegistryUnreachable: it is neither.
     """
     bundled = Registry(bundled_folder())
-    known = of_workspace(workspace, also=also, warn=_warn)
+    known = of_workspace(workspace, Asking(os.environ, warn=_warn), also=also)
     if ":" in name:
         kind, _, package = name.partition(":")
         return facts.describe(bundled.find_package(kind, package) or bundled.get(name))

@@ -18,7 +18,7 @@ from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.packages.placement import Site
-from octave.packages.registries import of_workspace
+from octave.packages.registries import Asking, of_workspace
 
 SUSPICIONS = 5
 """So many suspicious texts are told at an installation."""
@@ -62,7 +62,9 @@ def open_site(
     with _steps(terms) as step:
         yield Site(
             workspace=workspace,
-            registry=of_workspace(workspace, also=registry, offline=offline, warn=_note(terms)),
+            registry=of_workspace(
+                workspace, Asking(os.environ, offline, _note(terms)), also=registry
+            ),
             bench=Bench(
                 workspace.home,
                 os.environ,
