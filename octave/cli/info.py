@@ -57,9 +57,14 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
     for remote in found.get("remotes", ()):
         yield ""
         yield f"remote {remote['url']} ({remote['transport']})"
+        yield from _input_lines(remote["headers"])
     facts_lines = []
     if found.get("registry", BUNDLED) != BUNDLED:
         facts_lines.append(f"registry: {found['registry']}, as {found['registryName']}")
+    if found.get("systemRequires"):
+        facts_lines.append(f"needs on this machine: {', '.join(found['systemRequires'])}")
+    if found.get("vendorOfficial"):
+        facts_lines.append("maintained by the maker of what it serves")
     facts_lines += [
         f"{key}: {', '.join(value) if isinstance(value, list) else value}"
         for key in ("license", "categories", "repository", "website")
@@ -93,6 +98,8 @@ def _package_lines(package: Mapping[str, Any], told: Sequence[str]) -> Iterator[
     for key in ("environment", "arguments"):
         # Values the author fixed stand in the command already.
         yield from _input_lines([each for each in package[key] if each.get("value") is None])
+    for name, value in package["defaultEnvironment"].items():
+        yield f"  sets {name}={value}"
     for group in package["environmentOneOf"]:
         yield f"  enough: {' with '.join(group)}"
     needs = [*(f"{name} {version}" for name, version in package["requires"].items())]

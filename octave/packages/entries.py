@@ -170,6 +170,8 @@ class Entry:
     """The configured registry it comes from; empty: the bundled one."""
     deleted: str | None = None
     """Why its registry does not offer it any more; None: it does."""
+    keywords: tuple[str, ...] = ()
+    """Further words that `search` finds it by."""
 
     @property
     def request(self) -> str:
@@ -258,6 +260,7 @@ def make_entry(short_name: str, server: Server, extension: Extension) -> Entry:
             for remote in server.remotes
         ),
         categories=extension.categories,
+        keywords=extension.keywords,
         license=extension.license,
         repository=server.repository.url,
         website=server.website_url,
