@@ -292,11 +292,12 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         notes=more.notes,
         figures=more.figures,
         base_url=package.registry_base_url,
-        installable=package.transport.type == "stdio" and _can_be_named(kind, identifier),
+        installable=package.transport.type == "stdio" and can_be_named(kind, identifier),
     )
 
 
-def _can_be_named(kind: str, identifier: str) -> bool:
+def can_be_named(kind: str, identifier: str) -> bool:
+    """Whether a package of that name can be installed."""
     if kind not in INSTALLABLE_KINDS:
         return False
     try:

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from octave.packages.entries import Entry, PackageChoice, Remote, make_entry
+from octave.packages.entries import (
+    INSTALLABLE_KINDS,
+    Entry,
+    PackageChoice,
+    Remote,
+    can_be_named,
+    make_entry,
+)
 from octave.packages.names import check_variable, decides_what_runs
 from octave.packages.registry_http import is_private_way
 from octave.packages.server_json import Extension, Server
@@ -23,6 +30,8 @@ _ENTRY_BYTES = 256 * 2**10
 _DESCRIPTION_CHARACTERS = 300
 """The schema says 100; more than this nobody wants to read in a list."""
 _TITLE_CHARACTERS = 100
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
+"""One version: the schema refuses ranges."""
 _OFFICIAL = "io.modelcontextprotocol.registry/official"
 
 
@@ -109,7 +118,8 @@ def foreign_entry(raw: msgspec.Raw, registry: str, address: str) -> Entry | None
 
 def _judged(choice: PackageChoice, claim: str, address: str) -> PackageChoice:
     own = choice.base_url if _are_of_one_house(choice.base_url, address) else ""
-    choice = replace(choice, claim=claim, index_host=_host(own))
+    version = choice.version if _VERSION.fullmatch(choice.version) else ""
+    choice = replace(choice, version=version, claim=claim, index_host=_host(own))
     wrong = next(_objections(choice), None)
     if wrong is None:
         return choice
@@ -134,6 +144,8 @@ def _host(address: str) -> str:
 
 def _objections(choice: PackageChoice) -> Iterator[str]:
     """Yield why Octave does not install it."""
+    if choice.kind in INSTALLABLE_KINDS and not can_be_named(choice.kind, choice.identifier):
+        yield "not installed by Octave: its name is none that a package can have"
     for name in [*choice.default_env, *(variable.name for variable in choice.variables)]:
         try:
             check_variable(name)
