@@ -14,16 +14,22 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from octave.errors import ServerNotFound, UsageError, did_you_mean
+from octave.errors import ServerBusy, ServerNotFound, UsageError, did_you_mean
 from octave.packages import manifest
 from octave.packages.names import decides_what_runs
 from octave.serve.answers import json_response, route
 from octave.serve.jobs import Job, Jobs, Order
 from octave.serve.methods import read_params
 from octave.serve.sse import COMMENT, HEADERS
+from octave.serve.verbs import Said
 
 ALIVE_S = 15.0
 """Between two signs of life of a job that has nothing to tell; proxies give up after 30 s."""
+
+LOOKS_AT_ONCE = 3
+"""Searches and the like: a process each, of some 30 MB, for a quarter of a second offline."""
+LOOKS_WAITING = 32
+"""Whoever types in a search field asks that often at most, and is answered in time."""
 
 _NAME = re.compile(
     r"[a-z0-9][a-z0-9-]{0,39}|[a-zA-Z0-9][a-zA-Z0-9.-]*/[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
@@ -60,6 +66,7 @@ class _Packages:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._verbs = jobs.verbs
+        self._looks = anyio.Semaphore(LOOKS_AT_ONCE)
         self._manifest = jobs.verbs.workspace.manifest
 
     async def search(self, request: Request) -> Response:
@@ -67,7 +74,7 @@ class _Packages:
         words = [f"--{name}={asked[name]}" for name in _SEARCH_OPTIONS if name in asked]
         # A query is no option, whatever it begins with.
         words += ["--", asked.get("q", "").replace("\0", " ")]
-        said = await self._verbs.run("search", words, in_folder=True)
+        said = await self._look("search", words)
         if said.document is None:
             raise said.errors[0]
         errors = [error.as_json() for error in said.errors]
@@ -111,12 +118,18 @@ class _Packages:
         return StreamingResponse(_events(job), headers=headers)
 
     async def _entry(self, name: str, registry: str | None) -> dict[str, Any]:
-        said = await self._verbs.run("info", [name, *_registry_option(registry)])
+        said = await self._look("info", [name, *_registry_option(registry)])
         if said.errors or not isinstance(said.document, dict):
             raise said.errors[0]
         if "registryName" not in said.document:
             raise ServerNotFound(f"`{name}` comes from no registry", hint="GET /api/registry?q=")
         return said.document
+
+    async def _look(self, verb: str, words: list[str]) -> Said:
+        if self._looks.statistics().tasks_waiting >= LOOKS_WAITING:
+            raise ServerBusy("too many want to know about registries", hint="try again later")
+        async with self._looks:
+            return await self._verbs.run(verb, words, in_folder=verb == "search")
 
 
 def _registry_option(registry: str | None) -> list[str]:

@@ -10,13 +10,19 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from octave.errors import Locked, ServerBusy, UsageError
 from octave.home import Home, Workspace
 from octave.serve import jobs as jobs_module
-from octave.serve.api_packages import check_name
+from octave.serve.api_packages import (
+    LOOKS_AT_ONCE,
+    LOOKS_WAITING,
+    check_name,
+    package_routes,
+)
 from octave.serve.jobs import Jobs, Order
-from octave.serve.verbs import Verbs
+from octave.serve.verbs import Said, Verbs
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import ECHO, GOOD, World
 from tests.packages.wheel_index import WheelIndex
@@ -289,3 +295,34 @@ async def test_a_name_has_one_job_at_a_time_and_there_is_a_limit(tmp_path: Path)
         assert first.error.message == "no"
         assert jobs.start(Order("uninstall", "a", ("a",))) is not first
         tasks.cancel_scope.cancel()
+
+
+async def test_few_look_at_registries_at_once(tmp_path: Path) -> None:
+    workspace = Workspace.of_home(Home(tmp_path / "h"))
+    release, running_now, most = anyio.Event(), 0, 0
+
+    class Slow(Verbs):
+        async def run(self, *_words: Any, **_more: Any) -> Said:
+            nonlocal running_now, most
+            running_now += 1
+            most = max(most, running_now)
+            await release.wait()
+            running_now -= 1
+            return Said([], ())
+
+    app = Starlette(routes=package_routes(Jobs(Slow(workspace, {}))))
+    answers: list[int] = []
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+
+        async def search() -> None:
+            answers.append((await client.get("/api/registry?q=a")).status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(LOOKS_AT_ONCE + LOOKS_WAITING + 2):
+                tasks.start_soon(search)
+            await anyio.wait_all_tasks_blocked()
+            assert answers == [503, 503]
+            release.set()
+    assert most == LOOKS_AT_ONCE
+    assert answers.count(200) == LOOKS_AT_ONCE + LOOKS_WAITING
