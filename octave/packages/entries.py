@@ -192,7 +192,11 @@ class Entry:
             return (tried or choices)[0]
         forms = [f"as {package.kind} package" for package in self.packages]
         forms += [f"at {remote.url}" for remote in self.remotes]
-        where = f"it comes only {', '.join(forms)}" if forms else "it comes in no form at all"
+        where = (
+            f"it comes only {', '.join(dict.fromkeys(forms))}"
+            if forms
+            else "it comes in no form at all"
+        )
         raise InstallFailed(
             f"`{self.request}` has no npm or PyPI package: {where}",
             hint=self.connect_command()

@@ -4,6 +4,7 @@ The bundled registry always wins for a name that it has. A registry that cannot 
 search: otherwise whoever blocks it would decide that a later one answers.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -242,7 +243,8 @@ def headers_of(
                 )
         return found
 
-    return resolved
+    # Once: a keyring may have a person asked each time.
+    return functools.cache(resolved)
 
 
 def cache_folder(home: Home) -> Path:
