@@ -190,13 +190,10 @@ class Entry:
         tried = [choice for choice in choices if choice.figures is not None]
         if choices:
             return (tried or choices)[0]
-        forms = [f"as {package.kind} package" for package in self.packages]
+        kinds = dict.fromkeys(package.kind for package in self.packages)
+        forms = [f"as {kind} package" for kind in kinds]
         forms += [f"at {remote.url}" for remote in self.remotes]
-        where = (
-            f"it comes only {', '.join(dict.fromkeys(forms))}"
-            if forms
-            else "it comes in no form at all"
-        )
+        where = f"it comes only {', '.join(forms)}" if forms else "it comes in no form at all"
         raise InstallFailed(
             f"`{self.request}` has no npm or PyPI package: {where}",
             hint=self.connect_command()
