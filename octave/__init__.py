@@ -21,6 +21,7 @@ Glossary, the code's words and the user's:
     face        an endpoint
     era         a protocol version: the handshake ones up to 2025-11-25, or 2026-07-28
     instance    a process of a server: the first one, the other era's, or one session's own
+    job         an installation or removal that was asked for over HTTP
     manifest    octave.toml, what is wanted
     parked      a modern client's call whose legacy server waits for an answer of the client
     pin         an entry of octave.lock, exactly what that is

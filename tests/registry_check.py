@@ -77,12 +77,13 @@ def chosen(registry: Registry, names: Sequence[str], limit: int) -> list[Entry]:
 def verify(entry: Entry, registry: Registry, folder: Path) -> Verdict:
     """Install the preferred package of `entry` below the empty `folder`, and start it twice."""
     choice = entry.preferred()
+    stderr = folder / "stderr"
     try:
         with _installed(entry, choice, registry, folder) as (spec, version):
-            cold = measured(spec)
-            warm = measured(spec)
+            cold = measured(spec, stderr)
+            warm = measured(spec, stderr)
     except OctaveError as error:
-        return Verdict(entry.short_name, None, (error.message,))
+        return Verdict(entry.short_name, None, (why(error, choice, stderr),))
     figures = msgspec.structs.replace(
         warm, version=version, cold_start_s=cold.start_s, platforms=_platforms(choice.figures)
     )
@@ -115,22 +116,33 @@ def rewritten(text: str, choice: PackageChoice, figures: Figures) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def measured(spec: LaunchSpec) -> Figures:
+def why(error: OctaveError, choice: PackageChoice, stderr: Path) -> str:
+    """Return why it could not be tried: the error, what the entry says it needs, its last line."""
+    needs = (
+        f"; its entry says that it needs {choice.needs_at_start}" if choice.needs_at_start else ""
+    )
+    text = stderr.read_text(encoding="utf-8", errors="replace") if stderr.exists() else ""
+    last = [line.strip() for line in text.splitlines() if line.strip()][-1:]
+    return f"{error.message}{needs}{''.join(f'; it wrote: {line[:200]}' for line in last)}"
+
+
+def measured(spec: LaunchSpec, stderr: Path) -> Figures:
     """Start `spec`, ask what it offers, measure it while it idles, and stop it.
 
     Raises:
         StartFailed: it did not answer.
     """
     began = time.monotonic()
-    server = subprocess.Popen(
-        spec.argv,
-        cwd=spec.cwd,
-        env=spec.environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with stderr.open("wb") as errors:
+        server = subprocess.Popen(
+            spec.argv,
+            cwd=spec.cwd,
+            env=spec.environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
     try:
         talk = _Talk(server)
         hello = talk.request(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from octave.cli.asking import ask, can_ask
+from octave.cli.headers import read_headers
 from octave.cli.options import manners
 from octave.cli.outcomes import report
 from octave.cli.output import safe, tell
@@ -16,17 +17,13 @@ from octave.cli.site import open_site
 from octave.cli.site_options import EnvFileOption, EnvOption, NoStartOption, YesOption
 from octave.errors import UsageError
 from octave.packages import own, variables
-from octave.packages.manifest import Value
-from octave.packages.names import check_header, check_variable
 from octave.packages.own import Own
 from octave.packages.variables import Answers
-from octave.settings import Reference
 
 _RUNNERS = {"npx": "npm", "bunx": "npm", "pnpx": "npm", "uvx": "pypi", "pipx": "pypi"}
 """Programs that look for a package anew at each start."""
 
 _PARAMETER = re.compile(r"[?&]([^?&=#]+)=")
-_CREDENTIAL = re.compile(r"(?:basic|bearer|token) +\S", re.IGNORECASE)
 
 
 def add(
@@ -70,7 +67,7 @@ def add(
         variables.read_file(env_file) if env_file else {},
         ask if can_ask(yes=yes) else None,
     )
-    headers = _headers(header or (), header_env or ())
+    headers = read_headers(header or (), header_env or ())
     began = time.monotonic()
     with open_site(terms, start=not no_start, creates=True) as site:
         wish = Own(name, () if url else command, url, headers, Path.cwd(), answers)
@@ -95,37 +92,3 @@ def _notes(program: str, url: str) -> Iterator[str]:
 
 def _is_address(words: Sequence[str]) -> bool:
     return len(words) == 1 and words[0].lower().startswith(("http://", "https://"))
-
-
-def _headers(plain: Sequence[str], of_environment: Sequence[str]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for name, value in map(_pair, plain):
-        if variables.is_secret_header(name) or _CREDENTIAL.match(value):
-            raise UsageError(
-                f"`{name}` is a secret, and a command line can be read by others",
-                hint=f"export it as a variable and use `--header-env '{name}: VARIABLE'`",
-            )
-        found[name] = value
-    for name, variable in map(_pair, of_environment):
-        try:
-            found[name] = Reference("env", check_variable(variable))
-        except ValueError:
-            # Not repeated: it may be the value itself.
-            raise UsageError(
-                f"what `--header-env` says for `{name}` names no variable",
-                hint=f"--header-env '{name}: VARIABLE'",
-            ) from None
-    return found
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError("no colon")
-        return check_header(name.strip()), value.strip()
-    except ValueError:
-        raise UsageError(
-            f"`{safe(name.strip()) if colon else '...'}` is no header",
-            hint="--header 'NAME: VALUE'",
-        ) from None

@@ -1,6 +1,7 @@
 """`info`: what the registry knows about a server, and what of it is installed."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from octave.home import Workspace
 from octave.packages import info as facts
 from octave.packages import lockfile, manifest, store, workspaces
 from octave.packages.info import BUNDLED
-from octave.packages.registries import of_workspace
+from octave.packages.registries import Asking, of_workspace
 from octave.packages.registry import Registry, bundled_folder
 
 
@@ -56,9 +57,14 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
     for remote in found.get("remotes", ()):
         yield ""
         yield f"remote {remote['url']} ({remote['transport']})"
+        yield from _input_lines(remote["headers"])
     facts_lines = []
     if found.get("registry", BUNDLED) != BUNDLED:
         facts_lines.append(f"registry: {found['registry']}, as {found['registryName']}")
+    if found.get("systemRequires"):
+        facts_lines.append(f"needs on this machine: {', '.join(found['systemRequires'])}")
+    if found.get("vendorOfficial"):
+        facts_lines.append("maintained by the maker of what it serves")
     facts_lines += [
         f"{key}: {', '.join(value) if isinstance(value, list) else value}"
         for key in ("license", "categories", "repository", "website")
@@ -92,6 +98,8 @@ def _package_lines(package: Mapping[str, Any], told: Sequence[str]) -> Iterator[
     for key in ("environment", "arguments"):
         # Values the author fixed stand in the command already.
         yield from _input_lines([each for each in package[key] if each.get("value") is None])
+    for name, value in package["defaultEnvironment"].items():
+        yield f"  sets {name}={value}"
     for group in package["environmentOneOf"]:
         yield f"  enough: {' with '.join(group)}"
     needs = [*(f"{name} {version}" for name, version in package["requires"].items())]
@@ -130,7 +138,7 @@ def _described(workspace: Workspace, name: str, also: str | None) -> dict[str, A
         ServerNotFound, Ambiguous, RegistryUnreachable: it is neither.
     """
     bundled = Registry(bundled_folder())
-    known = of_workspace(workspace, also=also, warn=_warn)
+    known = of_workspace(workspace, Asking(os.environ, warn=_warn), also=also)
     if ":" in name:
         kind, _, package = name.partition(":")
         return facts.describe(bundled.find_package(kind, package) or bundled.get(name))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from octave.cli.asking import can_ask
+from octave.cli.asking import can_ask, confirm
 from octave.cli.completion import server_names
 from octave.cli.options import manners
 from octave.cli.outcomes import each, report
@@ -74,11 +74,13 @@ def trust(
         for server in wanted.servers.values():
             for line in _consent_lines(server):
                 tell(f"  {safe(line)}")
-        for name, url in wanted.registries.items():
-            tell(f"  {safe(f'names packages: registry {name} at {url}')}")
+        for name, registry in wanted.registries.items():
+            tell(f"  {safe(f'names packages: registry {name} at {registry.url}')}")
+            for key, value in registry.headers.items():
+                tell(f"    {safe(f'{key} = {value}')}")
         if not yes and not can_ask():
             raise MissingAnswer("nobody can be asked for consent", hint="octave trust -y")
-        if not yes and not typer.confirm("Trust it?", default=False, err=True):
+        if not yes and not confirm("Trust it?"):
             raise NotTrusted(f"`{workspace.manifest}` is not trusted")
         workspaces.trust(workspace, wanted)
         reload(workspace)

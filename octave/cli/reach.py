@@ -82,8 +82,8 @@ def _private(workspace: Workspace) -> Iterator[Runtime]:
     # Imported late: only a call without a runtime pays for an event loop and a supervisor.
     from anyio.from_thread import start_blocking_portal
 
-    from octave.serve.app import private
     from octave.serve.methods import METHODS
+    from octave.serve.private import private
 
     class InProcess:
         def request_raw(

@@ -1,5 +1,6 @@
 """`registry`: which registries are asked for servers, and in what order."""
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -8,12 +9,14 @@ import typer
 
 from octave.cli import render
 from octave.cli.completion import registry_ids
+from octave.cli.headers import read_headers, stored
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
 from octave.home import Workspace
 from octave.packages import manifest, registries, registry_edit, store, workspaces
 from octave.packages.info import BUNDLED
+from octave.packages.manifest import RegistryEntry
 from octave.packages.mcp_registry import Access, Change, McpRegistry
 from octave.packages.names import check_server_name
 from octave.packages.registries import OFFICIAL, OFFICIAL_URL
@@ -45,9 +48,9 @@ def list_registries(context: typer.Context) -> int:
     wanted = manifest.load(workspace.manifest)
     trusted = not wanted.registries or workspaces.trusted(workspace, wanted)
     rows = [_row(BUNDLED, None, len(Registry(bundled_folder()).names()), None)]
-    for name, url in wanted.registries.items():
-        servers, age_s = _opened(workspace, name, url).kept()
-        rows.append(_row(name, url, servers, age_s) | {"asked": trusted})
+    for name, entry in wanted.registries.items():
+        servers, age_s = _opened(workspace, name, entry).kept()
+        rows.append(_row(name, entry.url, servers, age_s) | {"asked": trusted})
     if terms.as_json:
         write_json(rows)
         return 0
@@ -75,25 +78,43 @@ def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME")],
     url: Annotated[str | None, typer.Argument(metavar="URL")] = None,
+    *,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),
+    ] = None,
+    header_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."
+        ),
+    ] = None,
+    header_secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header-secret", metavar="'K: KEY'", help="The same, from `octave secret set NAME`."
+        ),
+    ] = None,
 ) -> int:
     """Ask this registry too, behind the others; `official` needs no URL."""
     terms = manners(context)
-    address = _address(name, url)
+    headers = read_headers(header or (), header_env or ())
+    entry = RegistryEntry(_address(name, url), headers | stored(name, header_secret or ()))
     workspace = terms.workspace(may_be_missing=True)
     before = manifest.load(workspace.manifest).registries
-    if before.get(name) == address:
-        return _tell(terms, "present", name, address)
+    if before.get(name) == entry:
+        return _tell(terms, "present", name, entry.url)
     if name in before:
         raise UsageError(
-            f"`{name}` is the registry at {before[name]} already",
+            f"`{name}` is the registry at {before[name].url} already",
             hint=f"octave registry remove {name}",
         )
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
-        step(f"asking {address}")
-        _opened(workspace, name, address).check()
+        step(f"asking {entry.url}")
+        _opened(workspace, name, entry).check()
     store.prepare(workspace.home)
-    registry_edit.add(workspace, name, address)
-    return _tell(terms, "added", name, address)
+    registry_edit.add(workspace, name, entry)
+    return _tell(terms, "added", name, entry.url)
 
 
 @registry.command("remove")
@@ -109,8 +130,16 @@ def remove(context: typer.Context, name: Name) -> int:
         raise NotFound(f"there is no registry `{name}` in `{workspace.manifest.name}`", hint=hint)
     store.prepare(workspace.home)
     registry_edit.remove(workspace, name)
-    _opened(workspace, name, known[name]).forget()
-    return _tell(terms, "removed", name, known[name])
+    removed = _opened(workspace, name, known[name])
+    servers = manifest.load(workspace.manifest).servers.values()
+    orphans = [each.name for each in servers if removed.knows(each.registry_name or "")]
+    removed.forget()
+    if orphans and not terms.quiet:
+        tell(
+            f"note: {', '.join(f'`{each}`' for each in orphans)} came from it and stays as it is "
+            "locked; what its registry says of a newer version is not known any more"
+        )
+    return _tell(terms, "removed", name, known[name].url)
 
 
 @registry.command("update")
@@ -127,16 +156,12 @@ def update(
     outcomes: list[tuple[str, Change | OctaveError]] = []
     store.prepare(workspace.home)
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
+        asking = registries.Asking(
+            os.environ, warn=lambda text: tell(f"warning: {safe(text)}"), progress=step
+        )
         for name in dict.fromkeys(names or [""]):
-            outcomes += [
-                _updated_list(each)
-                for each in registries.opened(
-                    workspace,
-                    only=name or None,
-                    warn=lambda text: tell(f"warning: {safe(text)}"),
-                    progress=step,
-                )
-            ]
+            opened = registries.opened(workspace, asking, only=name or None)
+            outcomes += [_updated_list(each) for each in opened]
     return _report(terms, outcomes, time.monotonic() - began)
 
 
@@ -174,8 +199,9 @@ def _address(name: str, url: str | None) -> str:
     return address
 
 
-def _opened(workspace: Workspace, name: str, url: str) -> McpRegistry:
-    return McpRegistry(name, url, Access(registries.cache_folder(workspace.home)))
+def _opened(workspace: Workspace, name: str, entry: RegistryEntry) -> McpRegistry:
+    headers = registries.headers_of(workspace, os.environ, name, entry)
+    return McpRegistry(name, entry.url, Access(registries.cache_folder(workspace.home)), headers)
 
 
 def _row(name: str, url: str | None, servers: int | None, age_s: float | None) -> dict[str, Any]:

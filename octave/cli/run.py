@@ -55,7 +55,8 @@ def _registries(terms: Manners, text: str, registry: str | None) -> dict[str, st
     """Return where the name `text` may come from; a package comes from nowhere else."""
     if ":" in text:
         return {}
-    known = manifest.load(terms.workspace(may_be_missing=True).manifest).registries
+    entries = manifest.load(terms.workspace(may_be_missing=True).manifest).registries
+    known = {name: entry.url for name, entry in entries.items()}
     return {**known, **({registry: known.get(registry, "")} if registry else {})}
 
 

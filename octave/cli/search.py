@@ -96,7 +96,8 @@ def _others(
 ) -> Sequence[McpRegistry]:
     if registry == BUNDLED:
         return ()
-    return registries.opened(terms.workspace(), only=registry, warn=_warn(terms), progress=step)
+    asking = registries.Asking(os.environ, warn=_warn(terms), progress=step)
+    return registries.opened(terms.workspace(), asking, only=registry)
 
 
 def _warn(terms: Manners) -> Callable[[str], None]:

@@ -2,11 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from octave.cli import render
 from octave.cli.options import Manners
-from octave.cli.output import safe, tell
+from octave.cli.output import json_text, safe, tell
 from octave.cli.reach import reload, swap
 from octave.home import Workspace
 from octave.packages import neighbours
@@ -14,7 +14,7 @@ from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.packages.placement import Site
-from octave.packages.registries import of_workspace
+from octave.packages.registries import Asking, of_workspace
 from octave.packages.release_age import release_age
 
 SUSPICIONS = 5
@@ -41,10 +41,12 @@ def open_site(
     """
     workspace = terms.workspace(may_be_missing=creates)
     age = release_age(min_age)
-    with render.progress(quiet=terms.quiet or terms.as_json) as step:
+    with _steps(terms) as step:
         yield Site(
             workspace=workspace,
-            registry=of_workspace(workspace, also=registry, offline=offline, warn=_note(terms)),
+            registry=of_workspace(
+                workspace, Asking(os.environ, offline, _note(terms)), also=registry
+            ),
             bench=Bench(
                 workspace.home,
                 os.environ,
@@ -82,9 +84,16 @@ def _looked_at(
     return found
 
 
+def _steps(terms: Manners) -> AbstractContextManager[Callable[[str], None]]:
+    """Return what shows the steps of longer work; with `--json -v` each is a line of JSON."""
+    if terms.as_json and terms.verbose:
+        return nullcontext(lambda step: tell(json_text({"progress": step})) if step else None)
+    return render.progress(quiet=terms.quiet or terms.as_json)
+
+
 def _note(terms: Manners) -> Callable[[str], None]:
-    return (
-        (lambda _: None)
-        if terms.quiet or terms.as_json
-        else lambda text: tell(f"note: {safe(text)}")
-    )
+    if terms.as_json and terms.verbose:
+        return lambda text: tell(json_text({"note": text}))
+    if terms.quiet or terms.as_json:
+        return lambda _: None
+    return lambda text: tell(f"note: {safe(text)}")

@@ -170,6 +170,8 @@ class Entry:
     """The configured registry it comes from; empty: the bundled one."""
     deleted: str | None = None
     """Why its registry does not offer it any more; None: it does."""
+    keywords: tuple[str, ...] = ()
+    """Further words that `search` finds it by."""
 
     @property
     def request(self) -> str:
@@ -188,7 +190,8 @@ class Entry:
         tried = [choice for choice in choices if choice.figures is not None]
         if choices:
             return (tried or choices)[0]
-        forms = [f"as {package.kind} package" for package in self.packages]
+        kinds = dict.fromkeys(package.kind for package in self.packages)
+        forms = [f"as {kind} package" for kind in kinds]
         forms += [f"at {remote.url}" for remote in self.remotes]
         where = f"it comes only {', '.join(forms)}" if forms else "it comes in no form at all"
         raise InstallFailed(
@@ -258,6 +261,7 @@ def make_entry(short_name: str, server: Server, extension: Extension) -> Entry:
             for remote in server.remotes
         ),
         categories=extension.categories,
+        keywords=extension.keywords,
         license=extension.license,
         repository=server.repository.url,
         website=server.website_url,
@@ -289,11 +293,12 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         notes=more.notes,
         figures=more.figures,
         base_url=package.registry_base_url,
-        installable=package.transport.type == "stdio" and _can_be_named(kind, identifier),
+        installable=package.transport.type == "stdio" and can_be_named(kind, identifier),
     )
 
 
-def _can_be_named(kind: str, identifier: str) -> bool:
+def can_be_named(kind: str, identifier: str) -> bool:
+    """Whether a package of that name can be installed."""
     if kind not in INSTALLABLE_KINDS:
         return False
     try:

@@ -11,8 +11,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from octave.packages.entries import Entry, PackageChoice, Remote, make_entry
-from octave.packages.names import check_variable
+from octave.packages.entries import (
+    INSTALLABLE_KINDS,
+    Entry,
+    PackageChoice,
+    Remote,
+    can_be_named,
+    make_entry,
+)
+from octave.packages.names import check_variable, decides_what_runs
 from octave.packages.registry_http import is_private_way
 from octave.packages.server_json import Extension, Server
 
@@ -23,14 +30,9 @@ _ENTRY_BYTES = 256 * 2**10
 _DESCRIPTION_CHARACTERS = 300
 """The schema says 100; more than this nobody wants to read in a list."""
 _TITLE_CHARACTERS = 100
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_-]*")
+"""One version: the schema refuses ranges."""
 _OFFICIAL = "io.modelcontextprotocol.registry/official"
-_DECIDES = re.compile(
-    r"(?:LD|DYLD|NPM|UV|PIP|SSL_CERT)_.*|NODE_(?!ENV$).*|PYTHON(?!UNBUFFERED$|UTF8$|IOENCODING$).*"
-    r"|GIT_(?:SSH|CONFIG|EXEC|ASKPASS|PROXY|EDITOR|PAGER|EXTERNAL).*|(?:HTTPS?|ALL|NO)_PROXY"
-    r"|PATH|HOME|SHELL|BASH_ENV|ENV|IFS",
-    re.IGNORECASE,
-)
-"""Variables that decide what is run, or from where: not for a registry to set."""
 
 
 class _Official(msgspec.Struct, rename="camel", frozen=True):
@@ -116,7 +118,8 @@ def foreign_entry(raw: msgspec.Raw, registry: str, address: str) -> Entry | None
 
 def _judged(choice: PackageChoice, claim: str, address: str) -> PackageChoice:
     own = choice.base_url if _are_of_one_house(choice.base_url, address) else ""
-    choice = replace(choice, claim=claim, index_host=_host(own))
+    version = choice.version if _VERSION.fullmatch(choice.version) else ""
+    choice = replace(choice, version=version, claim=claim, index_host=_host(own))
     wrong = next(_objections(choice), None)
     if wrong is None:
         return choice
@@ -141,12 +144,14 @@ def _host(address: str) -> str:
 
 def _objections(choice: PackageChoice) -> Iterator[str]:
     """Yield why Octave does not install it."""
+    if choice.kind in INSTALLABLE_KINDS and not can_be_named(choice.kind, choice.identifier):
+        yield "not installed by Octave: its name is none that a package can have"
     for name in [*choice.default_env, *(variable.name for variable in choice.variables)]:
         try:
             check_variable(name)
         except ValueError as error:
             yield f"not installed by Octave: {error}"
-    for name in filter(_DECIDES.fullmatch, choice.default_env):
+    for name in filter(decides_what_runs, choice.default_env):
         yield f"not installed by Octave: it sets `{name}`, which decides what runs"
     if any("\0" in word for word in (*choice.fixed_args(), *choice.default_env.values())):
         yield "not installed by Octave: an argument has a character no program can be given"

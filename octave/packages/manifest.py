@@ -46,6 +46,7 @@ from octave.settings import (
 __all__ = [
     "Manifest",
     "Reference",
+    "RegistryEntry",
     "ServerEntry",
     "Value",
     "is_server_name",
@@ -102,6 +103,15 @@ class ServerEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryEntry:
+    """One [registries.NAME] table."""
+
+    url: str
+    headers: Mapping[str, Value] = field(default_factory=dict)
+    """Sent to that address and no other: who asks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What one octave.toml says."""
 
@@ -110,8 +120,8 @@ class Manifest:
     servers: Mapping[str, ServerEntry]
     profiles: Mapping[str, tuple[str, ...]]
     """Name -> names of servers."""
-    registries: Mapping[str, str]
-    """Name -> address, in order."""
+    registries: Mapping[str, RegistryEntry]
+    """By name, in order."""
     servers_hash: str
     """Of what determines the pins: `sha256:` and 64 hex digits, the lockfile's manifest-hash."""
     trust_hash: str
@@ -271,11 +281,12 @@ def _profile(raw: object) -> tuple[str, ...]:
     return tuple(servers["servers"])
 
 
-def _registry(raw: object) -> str:
-    address = read_table(raw, {"url": ("url", _url)})
-    if not address:
+def _registry(raw: object) -> RegistryEntry:
+    headers = table(check_header, _header_value)
+    fields = read_table(raw, {"url": ("url", _url), "headers": ("headers", headers)})
+    if "url" not in fields:
         raise WrongValue("{} needs the key `url`")
-    return str(address["url"])
+    return RegistryEntry(**fields)
 
 
 _TOP_KEYS: Mapping[str, tuple[str, Convert]] = {

@@ -73,7 +73,7 @@ def with_server(path: Path, name: str, entry: Mapping[str, object]) -> str:
     text = _NEW if before is None else before
     parse(path, text)
     mark, body = _marked(text)
-    plain = {key: _plain(item) for key, item in entry.items()}
+    plain = {key: plain_value(item) for key, item in entry.items()}
     after = mark + set_keys(body, ("servers", name), plain)
     parse(path, after)
     return after
@@ -111,7 +111,7 @@ def change_server(
         if _found(body, (*server, *keys)) is not None:
             body = drop(body, (*server, *keys))
     for keys, value in values.items():
-        table, key, plain = (*server, *keys[:-1]), keys[-1], _plain(value)
+        table, key, plain = (*server, *keys[:-1]), keys[-1], plain_value(value)
         if table != server and _found(body, table) is None:
             # Else it would get a header of its own, at the end of the file.
             table, key, plain = server, keys[0], {key: plain}
@@ -139,13 +139,13 @@ def _found(body: str, path: tuple[str, ...]) -> object:
     return found
 
 
-def _plain(item: object) -> object:
+def plain_value(item: object) -> object:
     """Return `item` with its references as the tables they are written as."""
     if isinstance(item, Reference):
         return {item.kind: item.key}
     if isinstance(item, Mapping):
-        return {key: _plain(inner) for key, inner in item.items()}
-    return [_plain(inner) for inner in item] if isinstance(item, list | tuple) else item
+        return {key: plain_value(inner) for key, inner in item.items()}
+    return [plain_value(inner) for inner in item] if isinstance(item, list | tuple) else item
 
 
 def remove_server(path: Path, name: str) -> bool:

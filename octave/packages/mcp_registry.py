@@ -72,10 +72,17 @@ class Access:
 class McpRegistry:
     """The registry that the user calls `name`, asked over HTTP or from what is kept of it."""
 
-    def __init__(self, name: str, url: str, access: Access) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        access: Access,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self.name = name
         self.url = url.rstrip("/")
         self._access = access
+        self._headers = headers
         self._cache = Cache(access.cache, self.url)
         self._told: dict[str, tuple[Entry, ...]] = {}
 
@@ -149,7 +156,7 @@ class McpRegistry:
         Raises:
             RegistryUnreachable: it does not.
         """
-        with Link(self.name, self.url, self._access.limits) as link:
+        with self._link() as link:
             self._page(link, {"limit": "1"})
 
     def kept(self) -> tuple[int | None, float | None]:
@@ -157,9 +164,18 @@ class McpRegistry:
         found = self._cache.read(_LIST)
         return (len(found.items), found.age_s(self._access.now())) if found else (None, None)
 
+    def knows(self, name: str) -> bool:
+        """Whether what is kept tells of the server of that full name; asks nobody."""
+        last = name.rpartition("/")[2].lower()
+        found = map(self._cache.read, (f"server:{name}", f"search:{last}", _LIST))
+        return any(item_name(raw) == name for kept in found if kept for raw in kept.items)
+
     def forget(self) -> None:
         """Remove all that is kept of it."""
         self._cache.remove()
+
+    def _link(self) -> Link:
+        return Link(self.name, self.url, self._access.limits, self._headers)
 
     def _entries(self, items: tuple[msgspec.Raw, ...]) -> tuple[Entry, ...]:
         found = (foreign_entry(item, self.name, self.url) for item in items)
@@ -168,9 +184,10 @@ class McpRegistry:
     def _kept(self, question: str) -> Kept:
         """Return what is kept, fetched anew when it is old, or old when it cannot be fetched."""
         kept = self._cache.read(question)
-        if kept is not None and (
-            self._access.offline or kept.age_s(self._access.now()) < LIFETIME_S
-        ):
+        age_s = kept.age_s(self._access.now()) if kept is not None else 0.0
+        if kept is not None and (self._access.offline or age_s < LIFETIME_S):
+            if age_s >= LIFETIME_S:
+                self._access.warn(f"what the registry `{self.name}` said {_ago(age_s)} is used")
             return kept
         if self._access.offline:
             raise RegistryUnreachable(
@@ -183,9 +200,7 @@ class McpRegistry:
         except RegistryUnreachable as error:
             if kept is None:
                 raise
-            self._access.warn(
-                f"{error.message}; what it said {_ago(kept.age_s(self._access.now()))} is used"
-            )
+            self._access.warn(f"{error.message}; what it said {_ago(age_s)} is used")
             return kept
 
     def _kept_one(self, question: str, name: str) -> tuple[msgspec.Raw, ...]:
@@ -226,7 +241,7 @@ class McpRegistry:
 
     def _fetch_one(self, name: str) -> dict[str, msgspec.Raw]:
         path = f"/v0.1/servers/{quote(name, safe='')}/versions/latest"
-        with Link(self.name, self.url, self._access.limits) as link:
+        with self._link() as link:
             body = link.get(path, {"include_deleted": "true"})
             if body is None:
                 return {}
@@ -247,7 +262,7 @@ class McpRegistry:
         found = _by_name(kept.items) if kept else {}
         fresh: dict[str, msgspec.Raw] = {}
         is_cut = False
-        with Link(self.name, self.url, self._access.limits) as link:
+        with self._link() as link:
             for raw in self._items(link, params, is_whole=not text):
                 if raw is None:
                     is_cut = True
@@ -326,5 +341,7 @@ def _differs(one: msgspec.Raw, other: msgspec.Raw) -> bool:
 
 
 def _ago(age_s: float) -> str:
+    if age_s == float("inf"):
+        return "at a time that is still to come"
     hours = age_s / 3600
     return f"{hours:.0f} h ago" if hours < 48 else f"{hours / 24:.0f} days ago"

@@ -25,6 +25,13 @@ _NPM_ONLY = re.compile(r"([~^]) *v?([0-9]+(?:\.[0-9]+){0,2})")
 _CONSTRAINT = re.compile(
     r"(?:@[A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]* ?[<>=!~^]=?[\w.*+<>=!~^, -]*", re.ASCII
 )
+_DECIDES = re.compile(
+    r"(?:LD|DYLD|NPM|UV|PIP|SSL_CERT|OCTAVE)_.*|NODE_(?!ENV$).*"
+    r"|PYTHON(?!UNBUFFERED$|UTF8$|IOENCODING$).*|XDG_.*|TMPDIR"
+    r"|GIT_(?:SSH|CONFIG|EXEC|ASKPASS|PROXY|EDITOR|PAGER|EXTERNAL).*|(?:HTTPS?|ALL|NO)_PROXY"
+    r"|PATH|HOME|SHELL|BASH_ENV|ENV|IFS",
+    re.IGNORECASE,
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
@@ -139,6 +146,14 @@ def check_variable(text: str) -> str:
     if _VARIABLE.fullmatch(text):
         return text
     raise ValueError(f'"{text}" cannot be the name of an environment variable')
+
+
+def decides_what_runs(variable: str) -> bool:
+    """Whether an environment variable decides what is run, or from where.
+
+    Not for a registry to set, nor for whoever may only name servers.
+    """
+    return _DECIDES.fullmatch(variable) is not None
 
 
 def check_header(text: str) -> str:

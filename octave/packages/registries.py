@@ -4,16 +4,25 @@ The bundled registry always wins for a name that it has. A registry that cannot 
 search: otherwise whoever blocks it would decide that a later one answers.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from octave.errors import Ambiguous, NotFound, ServerNotFound, did_you_mean
+from octave.errors import (
+    Ambiguous,
+    NotFound,
+    RegistryUnreachable,
+    ServerNotFound,
+    StartFailed,
+    did_you_mean,
+)
 from octave.home import Home, Workspace
-from octave.packages import manifest, workspaces
+from octave.packages import manifest, secrets, workspaces
 from octave.packages.entries import Entry
 from octave.packages.foreign_entries import NAME
 from octave.packages.info import BUNDLED
+from octave.packages.manifest import RegistryEntry
 from octave.packages.mcp_registry import Access, McpRegistry
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.resolve import short_name
@@ -22,6 +31,17 @@ from octave.packages.spelling import looks_like
 OFFICIAL = "official"
 OFFICIAL_URL = "https://registry.modelcontextprotocol.io"
 """Asked only when it is named or configured: what Octave brings along works without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How configured registries are asked."""
+
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What references of their headers may lead to."""
+    offline: bool = False
+    warn: Callable[[str], None] = lambda _: None
+    progress: Callable[[str], None] = lambda _: None
 
 
 class Registries:
@@ -115,8 +135,8 @@ class Registries:
         return [*self.bundled.names(), *self.bundled.aliases()]
 
 
-def configured(workspace: Workspace, warn: Callable[[str], None]) -> dict[str, str]:
-    """Return the registries that the manifest names, name -> address, in its order.
+def configured(workspace: Workspace, warn: Callable[[str], None]) -> dict[str, RegistryEntry]:
+    """Return the registries that the manifest names, by name, in its order.
 
     None of them for a project that is not trusted: to ask a registry tells it what is wanted.
 
@@ -133,16 +153,16 @@ def configured(workspace: Workspace, warn: Callable[[str], None]) -> dict[str, s
     return dict(wanted.registries)
 
 
-def named(known: dict[str, str], name: str) -> tuple[str, str]:
-    """Return name and address of a registry that is configured, or the official one.
+def named(known: Mapping[str, RegistryEntry], name: str) -> RegistryEntry:
+    """Return a registry that is configured, or the official one.
 
     Raises:
         NotFound: there is none of that name.
     """
     if name == OFFICIAL:
-        return name, known.get(name, OFFICIAL_URL)
+        return known.get(name, RegistryEntry(OFFICIAL_URL))
     if name in known:
-        return name, known[name]
+        return known[name]
     raise NotFound(
         f"there is no registry `{name}`",
         hint=did_you_mean(name, [*known, OFFICIAL, BUNDLED]) or f"octave registry add {name} URL",
@@ -151,10 +171,9 @@ def named(known: dict[str, str], name: str) -> tuple[str, str]:
 
 def of_workspace(
     workspace: Workspace,
+    asking: Asking = Asking(),
     *,
     also: str | None = None,
-    offline: bool = False,
-    warn: Callable[[str], None] = lambda _: None,
 ) -> Registries:
     """Return the registries of `workspace`; `also` names one to be asked besides, as `named`."""
     made: list[McpRegistry] = []
@@ -162,7 +181,7 @@ def of_workspace(
     def others() -> list[McpRegistry]:
         # What one was told stays with it: several names of one command ask it once.
         if not made:
-            made.extend(opened(workspace, also=also, offline=offline, warn=warn))
+            made.extend(opened(workspace, asking, also=also))
         return made
 
     return Registries(Registry(bundled_folder()), others)
@@ -170,12 +189,10 @@ def of_workspace(
 
 def opened(
     workspace: Workspace,
+    asking: Asking = Asking(),
     *,
     only: str | None = None,
     also: str | None = None,
-    offline: bool = False,
-    warn: Callable[[str], None] = lambda _: None,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> list[McpRegistry]:
     """Return the registries to ask behind the bundled one: those configured, or `only` one.
 
@@ -183,13 +200,51 @@ def opened(
         ManifestError: the manifest cannot be read.
         NotFound: there is none of the name given.
     """
-    known = configured(workspace, warn)
+    known = configured(workspace, asking.warn)
     extra = only or also
     if extra is not None and extra != BUNDLED:
-        name, url = named(known, extra)
-        known = {name: url} if only else {**known, name: url}
-    access = Access(cache_folder(workspace.home), warn, progress, offline)
-    return [McpRegistry(name, url, access) for name, url in known.items()]
+        entry = named(known, extra)
+        known = {extra: entry} if only else {**known, extra: entry}
+    access = Access(cache_folder(workspace.home), asking.warn, asking.progress, asking.offline)
+    return [
+        McpRegistry(name, entry.url, access, headers_of(workspace, asking.environ, name, entry))
+        for name, entry in known.items()
+    ]
+
+
+def headers_of(
+    workspace: Workspace, environ: Mapping[str, str], name: str, entry: RegistryEntry
+) -> Callable[[], Mapping[str, str]]:
+    """Return what resolves the headers of the registry `name`, once it is really asked.
+
+    It raises RegistryUnreachable where a reference leads nowhere.
+    """
+
+    def resolved() -> dict[str, str]:
+        store, base = secrets.Secrets(workspace.home), workspace.manifest.parent
+        try:
+            found = {
+                key: secrets.resolve(value, environ, store, base)
+                for key, value in entry.headers.items()
+            }
+        except StartFailed as error:
+            raise RegistryUnreachable(
+                f"the registry `{name}` cannot be asked: {error.message}",
+                hint=error.hint,
+                details={"registry": name, **error.details},
+            ) from error
+        for key, text in found.items():
+            if not (text.isascii() and text.isprintable()):
+                # Whoever sends it would quote it in an error.
+                raise RegistryUnreachable(
+                    f"the registry `{name}` cannot be asked: the value of `{key}` is no header",
+                    hint="it must be printable ASCII, on one line",
+                    details={"registry": name},
+                )
+        return found
+
+    # Once: a keyring may have a person asked each time.
+    return functools.cache(resolved)
 
 
 def cache_folder(home: Home) -> Path:

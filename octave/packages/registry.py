@@ -111,6 +111,9 @@ class Registry:
     def _hint(self, name: str) -> str:
         if re.fullmatch(r"@[a-z0-9._-]+/[a-z0-9._-]+", name):
             return f"for the npm package run `octave install npm:{name}`"
+        if known := self._package_called(name):
+            short = known.short_name
+            return f"that package is the server `{short}`: `octave info {short}`"
         folded = unicodedata.normalize("NFKC", name)
         aliases = self.aliases()
         close = nearest(folded, [*self.names(), *aliases])
@@ -118,3 +121,12 @@ class Registry:
             return "a package goes by kind and name: `octave install npm:PKG` or `pypi:PKG`"
         meant = dict.fromkeys(aliases.get(name, name) for name in close)
         return f"did you mean {' or '.join(f'`{name}`' for name in meant)}?"
+
+    def _package_called(self, name: str) -> Entry | None:
+        """Return the entry whose package goes by that name, without its kind or scope."""
+        called = (
+            (entry, choice.identifier.rpartition("/")[2])
+            for entry in self.entries()
+            for choice in entry.packages
+        )
+        return next((entry for entry, package in called if package == name), None)

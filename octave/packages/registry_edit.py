@@ -8,14 +8,15 @@ from collections.abc import Callable
 
 from octave.home import Workspace, atomic_write
 from octave.packages import ledger, manifest, workspaces
-from octave.packages.manifest import BYTE_ORDER_MARK
+from octave.packages.manifest import BYTE_ORDER_MARK, RegistryEntry
+from octave.packages.manifest_edit import plain_value
 from octave.packages.toml_edit import drop, set_keys
 
 _NEW_MODE = 0o644
 """As for every octave.toml: meant to be committed."""
 
 
-def add(workspace: Workspace, name: str, url: str) -> None:
+def add(workspace: Workspace, name: str, entry: RegistryEntry) -> None:
     """Write [registries.NAME] behind those that are there; they are asked in that order.
 
     Raises:
@@ -23,7 +24,10 @@ def add(workspace: Workspace, name: str, url: str) -> None:
         NotTrusted: it lies outside the home and was not trusted as it is now.
         OSError: it cannot be written.
     """
-    _change(workspace, lambda text: set_keys(text, ("registries", name), {"url": url}))
+    values: dict[str, object] = {"url": entry.url}
+    if entry.headers:
+        values["headers"] = {key: plain_value(value) for key, value in entry.headers.items()}
+    _change(workspace, lambda text: set_keys(text, ("registries", name), values))
 
 
 def remove(workspace: Workspace, name: str) -> None:

@@ -94,6 +94,7 @@ class _Text:
     """What it is called for short, each as one."""
     names: frozenset[str]
     categories: frozenset[str]
+    keywords: frozenset[str]
     title: frozenset[str]
     description: frozenset[str]
 
@@ -109,13 +110,16 @@ class _Text:
             called=frozenset(map(_folded, called)),
             names=_parts(*called, *packages),
             categories=_parts(*entry.categories),
+            keywords=_parts(*entry.keywords),
             title=_parts(entry.title),
             description=_parts(entry.description),
         )
 
 
 def _answer(entry: Entry, text: _Text, words: list[str], whole: str) -> Hit | None:
-    if whole in text.whole or "-".join(_WORD.findall(whole)) in text.whole:
+    # `git hub` and `chrome devtools` are names, too.
+    spellings = {whole, "-".join(_WORD.findall(whole)), "".join(_WORD.findall(whole))}
+    if spellings & text.whole:
         return Hit(entry, EXACT, 2.0 if whole == entry.short_name else 1.0)
     weights = [_weight(word, text) for word in words]
     if not weights or min(weights) == 0:
@@ -135,6 +139,7 @@ def _weight(word: str, text: _Text) -> float:
         (0.9, word in text.title),
         (0.8, any(name.startswith(word) for name in text.names)),
         (0.7, word in text.categories or _stem(word) in map(_stem, text.categories)),
+        (0.65, word in text.keywords or _stem(word) in map(_stem, text.keywords)),
         (0.5, word in text.description),
         (0.45, _stem(word) in map(_stem, text.description | text.title)),
         (0.4, len(word) > 2 and any(name.startswith(word) for name in text.categories)),

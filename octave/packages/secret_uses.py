@@ -54,6 +54,10 @@ def _references(wanted: Manifest) -> Iterator[tuple[str, str]]:
                 yield value.key, name
         if server.url is not None:
             yield login_key(name, server.url), name
+    for name, registry in wanted.registries.items():
+        for value in registry.headers.values():
+            if isinstance(value, Reference) and value.kind == "secret":
+                yield value.key, f"[registries.{name}]"
     token = wanted.settings.token
     if isinstance(token, Reference) and token.kind == "secret":
         yield token.key, RUNTIME

@@ -113,6 +113,8 @@ class Extension(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     """What the schema lacks about a server."""
 
     categories: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    """What people look for who do not know its name; found by `search`, never taken for a name."""
     license: str = ""
     vendor_official: bool = False
     system_requires: tuple[str, ...] = ()

@@ -3,9 +3,8 @@
 Definitions and results are sent as the bytes that the server wrote. No route takes a command.
 """
 
-import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any
 
 import anyio
@@ -19,32 +18,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from octave import __version__
 from octave.errors import OctaveError, from_json
+from octave.serve.answers import (
+    error_response,
+    internal_error,
+    json_response,
+    raw_response,
+    refusal,
+    route,
+)
 from octave.serve.control import Call, Control
 from octave.serve.methods import read_arguments, read_params
-
-STATUS_OF: Mapping[str, int] = {
-    "usage": 400,
-    "missing_answer": 400,
-    "not_found": 404,
-    "server_not_found": 404,
-    "tool_not_found": 404,
-    "ambiguous": 409,
-    "not_running": 409,
-    "manifest_invalid": 409,
-    "not_trusted": 409,
-    "not_approved": 403,
-    "start_failed": 502,
-    "server_died": 502,
-    "server_busy": 503,
-    "call_timed_out": 504,
-}
-"""The HTTP status of an `OctaveError` by its code; 500 for the others."""
 
 CLIENT_GONE = 499
 """Nobody reads it; nginx made it known."""
 
 _log = logging.getLogger(__name__)
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class _Call(msgspec.Struct, kw_only=True):
@@ -53,19 +41,22 @@ class _Call(msgspec.Struct, kw_only=True):
     arguments: msgspec.Raw = msgspec.Raw(b"{}")
 
 
-def build(control: Control, mcp: ASGIApp | None = None) -> Starlette:
+def build(
+    control: Control, mcp: ASGIApp | None = None, packages: Iterable[Route] = ()
+) -> Starlette:
     """Return the application with every route; `mcp` serves those of MCP over HTTP."""
     api = _Api(control)
     routes = [
-        _route("GET", "/health", api.health),
-        _route("GET", "/mcp/tools", api.tools),
-        _route("POST", "/mcp/call", api.call),
-        _route("GET", "/mcp/status", api.stats),
-        _route("GET", "/api/servers", api.servers),
-        _route("POST", "/api/servers/{name}/start", api.start),
-        _route("POST", "/api/servers/{name}/stop", api.stop),
-        _route("POST", "/api/servers/{name}/restart", api.restart),
-        _route("POST", "/api/shutdown", api.shutdown),
+        route("GET", "/health", api.health),
+        route("GET", "/mcp/tools", api.tools),
+        route("POST", "/mcp/call", api.call),
+        route("GET", "/mcp/status", api.stats),
+        route("GET", "/api/servers", api.servers),
+        route("POST", "/api/servers/{name}/start", api.start),
+        route("POST", "/api/servers/{name}/stop", api.stop),
+        route("POST", "/api/servers/{name}/restart", api.restart),
+        route("POST", "/api/shutdown", api.shutdown),
+        *packages,
     ]
     if mcp is not None:
         paths = ("/mcp", "/mcp/servers/{name}", "/mcp/profiles/{profile}")
@@ -80,10 +71,10 @@ class _Api:
         self._control = control
 
     async def health(self, _: Request) -> Response:
-        return _json({"status": "ok", "version": __version__})
+        return json_response({"status": "ok", "version": __version__})
 
     async def tools(self, _: Request) -> Response:
-        return _raw(await self._control.api_tools())
+        return raw_response(await self._control.api_tools())
 
     async def call(self, request: Request) -> Response:
         wanted = read_params(await request.body(), _Call)
@@ -93,10 +84,10 @@ class _Api:
 
     async def stats(self, _: Request) -> Response:
         status = await self._control.status()
-        return _json({server["name"]: _stats(server) for server in status["servers"]})
+        return json_response({server["name"]: _stats(server) for server in status["servers"]})
 
     async def servers(self, _: Request) -> Response:
-        return _json(await self._control.status())
+        return json_response(await self._control.status())
 
     async def start(self, request: Request) -> Response:
         return _one(await self._control.start([request.path_params["name"]]))
@@ -108,21 +99,7 @@ class _Api:
         return _one(await self._control.restart([request.path_params["name"]]))
 
     async def shutdown(self, _: Request) -> Response:
-        return _json(await self._control.shutdown())
-
-
-def _route(method: str, path: str, endpoint: _Endpoint) -> Route:
-    @functools.wraps(endpoint)
-    async def guarded(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except OctaveError as error:
-            return _error(STATUS_OF.get(error.code, 500), error)
-        except Exception:  # noqa: BLE001 - the edge to HTTP: one request fails, not the runtime
-            _log.exception("a bug while serving `%s %s`", method, path)
-            return _internal_error()
-
-    return Route(path, guarded, methods=[method])
+        return json_response(await self._control.shutdown())
 
 
 class _Guarded:
@@ -142,11 +119,11 @@ class _Guarded:
         try:
             await self._app(scope, receive, sent)
         except OctaveError as error:
-            await _error(STATUS_OF.get(error.code, 500), error)(scope, receive, send)
+            await refusal(error)(scope, receive, send)
         except Exception:  # noqa: BLE001 - the edge to HTTP: one request fails, not the runtime
             _log.exception("a bug while serving `%s %s`", scope["method"], scope["path"])
             if not has_begun:
-                await _internal_error()(scope, receive, send)
+                await internal_error()(scope, receive, send)
 
 
 async def _unless_gone(request: Request, work: Awaitable[bytes]) -> Response:
@@ -162,7 +139,7 @@ async def _unless_gone(request: Request, work: Awaitable[bytes]) -> Response:
 
         tasks.start_soon(watch)
         try:
-            response = _raw(await work)
+            response = raw_response(await work)
         except OctaveError as error:
             # Raised in here it would come out wrapped into a group.
             failure = error
@@ -175,7 +152,7 @@ async def _unless_gone(request: Request, work: Awaitable[bytes]) -> Response:
 async def _no_route(request: Request, exception: Exception) -> Response:
     assert isinstance(exception, HTTPException)
     error = OctaveError(f"no route `{request.method} {request.url.path}`", hint="see `/health`")
-    return _error(exception.status_code, error, exception.headers)
+    return error_response(exception.status_code, error, exception.headers)
 
 
 def _stats(server: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,28 +180,6 @@ def _stats(server: Mapping[str, Any]) -> dict[str, Any]:
 def _one(answer: Mapping[str, Any]) -> Response:
     (result,) = answer["results"]
     if "error" not in result:
-        return _json(result)
+        return json_response(result)
     error = from_json(result["error"])
-    return _error(STATUS_OF.get(error.code, 500), error)
-
-
-def _error(status: int, error: OctaveError, headers: Mapping[str, str] | None = None) -> Response:
-    members: dict[str, Any] = {
-        "code": error.code,
-        "message": error.message,
-        "hint": error.hint,
-        "details": error.details,
-    }
-    return _json({"error": members}, status, headers)
-
-
-def _internal_error() -> Response:
-    return _error(500, OctaveError("internal error of Octave"))
-
-
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return _raw(msgspec.json.encode(value), status, headers)
-
-
-def _raw(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(body, status, headers, media_type="application/json")
+    return refusal(error)

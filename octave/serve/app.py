@@ -1,8 +1,7 @@
 """Composition root of a runtime: builds everything, owns the outermost task group.
 
 `serve` reads as start-up, run, shutdown; of what it takes of the machine it takes the lock first
-and gives it back last. `private` is the same without anything that others could reach. Nothing is
-printed here; whoever calls is told.
+and gives it back last. Nothing is printed here; whoever calls is told.
 """
 
 import asyncio
@@ -13,8 +12,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sized
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,10 +37,12 @@ from octave.runtime.supervisor import Supervisor
 from octave.serve import claim
 from octave.serve.address import Address
 from octave.serve.control import Control, Runtime
+from octave.serve.jobs import Jobs
 from octave.serve.methods import ControlConversation
 from octave.serve.parts import assemble, supervise
 from octave.serve.socket import Conversation, Door, Send, Wish
 from octave.serve.troubles import Troubles
+from octave.serve.verbs import Verbs
 from octave.settings import Settings
 
 WATCH_S = 1.0
@@ -82,39 +83,6 @@ class Report:
     """Once, with the content of runtime.json, when everything can be reached."""
     warning: Callable[[str], None] = lambda _: None
     """A sentence: something does not work and the runtime goes on without it."""
-
-
-@contextlib.asynccontextmanager
-async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIterator[Control]:
-    """Give the operations of a runtime that nobody else can reach, for one call.
-
-    It takes no lock, socket, port or token, starts only what is called, and writes the same logs.
-
-    Raises:
-        ManifestError, NotTrusted: the manifest cannot be used.
-        OSError: the state folder cannot be written.
-    """
-    workspace.prepare()
-    settings = manifest.load(workspace.manifest).settings
-    run = Run(workspace.run, environ)
-    specs = [
-        replace(spec, policy=replace(spec.policy, auto_start=False))
-        for spec in run.marked(launch_specs(workspace, environ))
-    ]
-    parts = assemble(workspace, specs, settings)
-    runtime = Runtime(lambda: specs, lambda: {"running": False}, lambda: None)
-    with ungrouped():
-        async with anyio.create_task_group() as tasks:
-            ended = anyio.Event()
-            await tasks.start(parts.catalogue.run)
-            await tasks.start(supervise, parts, run, ended)
-            try:
-                yield Control(parts.supervisor, parts.router, runtime)
-            finally:
-                parts.supervisor.close()
-                with anyio.CancelScope(shield=True):
-                    await ended.wait()
-                tasks.cancel_scope.cancel()
 
 
 async def serve(
@@ -169,6 +137,7 @@ class _Serving:
         }
         runtime = Runtime(self._specs, self._describe, self._begin_stop, self._profiles)
         self._control = Control(self._parts.supervisor, self._parts.router, runtime)
+        self._jobs = Jobs(Verbs(order.workspace, order.environ))
         self._door = Door(self._open_conversation, settings.max_message_bytes)
         self._over_http: Sized = ()
         self._stop = anyio.Event()
@@ -259,7 +228,8 @@ class _Serving:
         # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
         http = await worker.run(importlib.import_module, "octave.serve.http")
         face = http.Face(self._parts.router, self._scope, self._settings.max_message_bytes)
-        order = (listener, self._control, face, self._token, self._settings.allowed_hosts)
+        admission = http.Admission(self._token, self._settings.allowed_hosts)
+        order = (listener, self._control, face, self._jobs, admission)
         self._over_http = await tasks.start(http.serve_http, *order)
         port = listener.getsockname()[1]
         host = f"[{self._host}]" if ":" in self._host else self._host
@@ -377,7 +347,8 @@ class _Serving:
         while time.monotonic() - active_s < self._idle_limit_s:
             await anyio.sleep(min(WATCH_S, self._idle_limit_s))
             busy = (server.state in _ACTIVE for server in self._parts.supervisor.servers.values())
-            if self._door.connections or len(self._over_http) or any(busy):
+            clients = self._door.connections or len(self._over_http) or len(self._jobs)
+            if clients or any(busy):
                 active_s = time.monotonic()
         self._stop.set()
 

@@ -8,7 +8,7 @@ is measured too, and hands it on as it came.
 import hmac
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,6 +63,14 @@ _CONTENT_TYPE = Refusal(
     "the body must be JSON",
     "send `Content-Type: application/json`",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who is let in: who knows the token, and names one of our hosts, loopback or a further one."""
+
+    token: str = field(repr=False)
+    allowed_hosts: tuple[str, ...] = ()
 
 
 class Guard:

@@ -16,8 +16,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from octave.serve.api import build
+from octave.serve.api_packages import package_routes
 from octave.serve.control import Control
-from octave.serve.guard import Guard
+from octave.serve.guard import Admission, Guard
+from octave.serve.jobs import Jobs
 from octave.serve.mcp_http import ABORT, Endpoint, Face
 from octave.serve.mcp_sessions import Conversations
 from octave.serve.socket import ACCEPTS_AT_ONCE, BACKLOG
@@ -40,8 +42,8 @@ async def serve_http(
     listener: socket.socket,
     control: Control,
     face: Face,
-    token: str,
-    allowed_hosts: tuple[str, ...],
+    jobs: Jobs,
+    admission: Admission,
     *,
     task_status: anyio.abc.TaskStatus[Conversations] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -51,14 +53,15 @@ async def serve_http(
     """
     endpoint = Endpoint(face)
     guard = Guard(
-        build(control, endpoint),
+        build(control, endpoint, package_routes(jobs)),
         port=listener.getsockname()[1],
-        token=token,
-        allowed_hosts=allowed_hosts,
+        token=admission.token,
+        allowed_hosts=admission.allowed_hosts,
         max_message_bytes=face.max_message_bytes,
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(endpoint.conversations.run)
+        await tasks.start(jobs.run)
         try:
             await _listen(listener, guard, endpoint.conversations, task_status)
         finally:

@@ -1,11 +1,13 @@
 """`registry`: which registries are asked, told to the letter, with the manifest's comments kept."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.packages.mcp_registry import Answer, RegistryServer, item, server
-from tests.packages.story import Done, World
+from tests.packages.mcp_registry import Answer, Asked, RegistryServer, item, package, server
+from tests.packages.story import GOOD, Done, World
 
 MANIFEST = """# mine
 [servers.own]
@@ -229,3 +231,67 @@ def test_without_a_word_it_shows_its_help(world: World) -> None:
     assert done.code == 0
     assert all(word in done.stdout for word in ("list", "add", "remove", "update"))
     assert world.octave("registry", "lst").code == 2
+
+
+def test_who_asks_is_a_reference_and_is_sent(world: World, registry: RegistryServer) -> None:
+    def answer(asked: Asked) -> Answer:
+        known = asked.headers.get("authorization") == "Bearer t0ps3cret"
+        return registry.honest(asked) if known else Answer(status=401)
+
+    registry.answer = answer
+    refused = world.octave("registry", "add", "company", registry.url)
+    assert refused.code == 8
+    assert "it wants authorization\nhint: " in refused.stderr
+    clear = world.octave(
+        "registry", "add", "company", registry.url, "--header", "Authorization: Bearer t0ps3cret"
+    )
+    assert (clear.code, "t0ps3cret" in clear.stderr) == (2, False)
+    assert not (world.home / "octave.toml").exists()
+
+    variable = {"COMPANY_AUTH": "Bearer t0ps3cret"}
+    words = ("registry", "add", "company", registry.url, "--header-env")
+    done = world.octave(*words, "Authorization: COMPANY_AUTH", environ=variable)
+    assert done.code == 0, done.stderr
+    assert world.manifest == (
+        f'[registries.company]\nurl = "{registry.url}"\n'
+        'headers = {Authorization = {env = "COMPANY_AUTH"}}\n'
+    )
+    registry.add("com.example/quokka")
+    assert "com.example/quokka" in world.octave("search", "quokka", environ=variable).stdout
+    without = world.octave("registry", "update")
+    assert without.code == 8
+    assert "that variable is not set" in without.stderr
+
+
+def test_who_asks_may_be_a_stored_secret(world: World, registry: RegistryServer) -> None:
+    words = ("registry", "add", "company", registry.url, "--header-secret", "Authorization: AUTH")
+    missing = world.octave(*words)
+    assert missing.code == 8
+    assert missing.stderr.endswith("hint: octave secret set company AUTH\n")
+    stored = subprocess.run(
+        [sys.executable, "-m", "octave", "secret", "set", "company", "AUTH"],
+        input=b"Bearer t0ps3cret",
+        env=world.environ,
+        check=True,
+        capture_output=True,
+    )
+    assert stored.returncode == 0
+    assert world.octave(*words).code == 0
+    assert registry.asked[-1].headers["authorization"] == "Bearer t0ps3cret"
+    assert 'headers = {Authorization = {secret = "company/AUTH"}}' in world.manifest
+    (row,) = world.octave("secret", "list", "--json").json
+    assert row["usedBy"][0]["server"] == "[registries.company]"
+
+
+def test_remove_says_which_servers_came_from_it(world: World, registry: RegistryServer) -> None:
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp"))
+    world.offer("quokka-mcp", GOOD, readme="mcp-name: com.example/quokka")
+    assert world.octave("registry", "add", "company", registry.url).code == 0
+    assert world.octave("install", "quokka", "--no-start").code == 0
+    done = world.octave("registry", "remove", "company")
+    assert done.code == 0
+    assert done.stderr == (
+        "note: `quokka` came from it and stays as it is locked; what its registry says of a newer "
+        "version is not known any more\n"
+    )
+    assert world.octave("install", "--locked").code == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octave.clients.jsonc import Unreadable, parse
+from octave.clients.jsonc import Node, Unreadable, parse
 from tests.clients.documents import texts, tidy_texts
 
 
@@ -18,9 +18,40 @@ def oracle(text: str) -> object:
     return json.loads(text.removeprefix("\ufeff"), parse_int=float, parse_constant=refuse)
 
 
+COMMENTED = "//\n"
+"""In front of a text it makes it one that the standard library does not read."""
+
+
+def places(node: Node, offset: int = 0) -> object:
+    """Return where everything that can be found stands, by name."""
+    members = [(each.name, each.start, places(each.node, offset)) for each in node.members or ()]
+    moved = [(name, start - offset, inner) for name, start, inner in members]
+    return node.start - offset, node.end - offset, node.value, moved
+
+
 @given(tidy_texts())
 def test_json_says_what_the_standard_library_reads(text):
-    assert parse(text).value == oracle(text)
+    plain = text.removeprefix("\ufeff")
+    assert parse(text).value == parse(COMMENTED + plain).value == oracle(text)
+
+
+@given(tidy_texts())
+def test_with_comments_everything_is_found_where_it_is_without(text):
+    plain = text.removeprefix("\ufeff")
+    assert places(parse(COMMENTED + plain), len(COMMENTED)) == places(parse(plain))
+
+
+@pytest.mark.parametrize("inner", ["[" * 199 + "]" * 199, "[" * 200 + "]" * 200])
+def test_both_ways_of_reading_go_equally_deep(inner):
+    text = f'{{"a": {inner}}}'
+
+    def reads(text: str) -> bool:
+        try:
+            return bool(parse(text))
+        except Unreadable:
+            return False
+
+    assert reads(text) == reads(COMMENTED + text)
 
 
 @given(texts)

@@ -39,6 +39,8 @@ class Asked:
 
     path: str
     params: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By their names in lower case."""
 
     @property
     def told(self) -> str:
@@ -83,7 +85,8 @@ class RegistryServer:
         class Pages(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
-                asked = Asked(parts.path, dict(parse_qsl(parts.query)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                asked = Asked(parts.path, dict(parse_qsl(parts.query)), headers)
                 served.asked.append(asked)
                 told = served.answer(asked)
                 if told is None:

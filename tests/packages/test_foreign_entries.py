@@ -76,6 +76,26 @@ def test_what_would_decide_how_a_program_runs_is_not_installed(
     assert not entry.packages[0].installable
 
 
+@pytest.mark.parametrize("identifier", ["../../etc/passwd", "--global", "https://x.test/y.tgz"])
+def test_a_name_that_no_package_has_says_so(
+    registry: RegistryServer, reader: Reader, identifier: str
+) -> None:
+    registry.add("com.example/thing", package("npm", identifier))
+
+    (entry,) = reader.open().search("thing")
+    assert entry.packages[0].notes == (
+        "not installed by Octave: its name is none that a package can have",
+    )
+
+
+@pytest.mark.parametrize("version", ["^1", "*", ">=1,<2", "1 || 2", "latest\n", "$(id)", "../1"])
+def test_a_range_is_no_version(registry: RegistryServer, reader: Reader, version: str) -> None:
+    registry.add("com.example/thing", package("npm", "thing", version=version))
+
+    (entry,) = reader.open().search("thing")
+    assert entry.packages[0].version == ""
+
+
 def test_harmless_variables_are_set(registry: RegistryServer, reader: Reader) -> None:
     fixed = [{"name": name, "value": "1"} for name in ("NODE_ENV", "PYTHONUNBUFFERED", "MODE")]
     registry.add("com.example/thing", package("npm", "thing", environmentVariables=fixed))

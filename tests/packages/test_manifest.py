@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from octave.errors import ManifestError
 from octave.packages.manifest import (
     Reference,
+    RegistryEntry,
     ServerEntry,
     Value,
     load,
@@ -132,7 +133,7 @@ def test_every_documented_key_is_read(path):
     }
     assert list(manifest.servers) == ["github", "notes", "linear"]
     assert manifest.profiles == {"work": ("github", "linear")}
-    assert manifest.registries == {"company": "https://mcp.example.com"}
+    assert manifest.registries == {"company": RegistryEntry("https://mcp.example.com")}
 
 
 def test_the_runtimes_idle_timeout_is_the_default_but_for_servers_started_with_it(path):

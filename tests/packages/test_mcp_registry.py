@@ -231,7 +231,7 @@ def test_offline_opens_no_network(registry: RegistryServer, reader: Reader) -> N
     with pytest.raises(RegistryUnreachable, match="nothing is kept"):
         offline.search("other")
     assert registry.told() == []
-    assert reader.warnings == []
+    assert reader.warnings == ["what the registry `company` said 30 days ago is used"]
 
 
 def test_with_the_whole_list_a_server_is_known_offline(

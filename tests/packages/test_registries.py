@@ -12,7 +12,7 @@ from octave.home import Home, Workspace
 from octave.packages import manifest, registries, workspaces
 from octave.packages.info import describe
 from octave.packages.mcp_registry import Access, McpRegistry
-from octave.packages.registries import OFFICIAL, OFFICIAL_URL, Registries
+from octave.packages.registries import OFFICIAL, OFFICIAL_URL, Asking, Registries
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.registry_http import Limits
 from octave.packages.resolve import choose
@@ -233,7 +233,7 @@ def test_a_strangers_project_does_not_choose_who_is_asked(tmp_path: Path) -> Non
     here = workspace(tmp_path, TWO, is_home=False)
     told: list[str] = []
 
-    assert registries.opened(here, warn=told.append) == []
+    assert registries.opened(here, Asking(warn=told.append)) == []
     assert "not asked until you trust it" in told[0]
     workspaces.trust(here, manifest.load(here.manifest))
     assert len(registries.opened(here)) == 2

@@ -22,7 +22,7 @@ SCHEMA = json.loads((Path(__file__).parent / "server.schema.json").read_text(enc
 OFFICIAL = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 
 EXTENSION_MEMBERS = {
-    "categories", "license", "vendorOfficial", "systemRequires", "notes", "deprecated",
+    "categories", "keywords", "license", "vendorOfficial", "systemRequires", "notes", "deprecated",
     "replacedBy", "packages",
 }  # fmt: skip
 PACKAGE_MEMBERS = {
@@ -305,6 +305,28 @@ def test_a_missing_folder_knows_no_server(tmp_path):
     assert registry.scan() == ((), ())
     with pytest.raises(ServerNotFound):
         registry.get("time")
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("psql", "postgres"),
+        ("mysql", "dbhub"),
+        ("chrome", "chrome-devtools"),
+        ("kubectl", "kubernetes"),
+        ("gmaps", "google-maps"),
+        # Not the npm package of that name, which is somebody else's.
+        ("github-mcp-server", "github"),
+    ],
+)
+def test_what_people_call_a_server_is_known(registry, typed, name):
+    assert registry.get(typed).short_name == name
+
+
+def test_the_name_of_a_package_leads_to_its_server(registry):
+    with pytest.raises(ServerNotFound) as raised:
+        registry.get("mcp-server-fetch")
+    assert raised.value.hint == "that package is the server `fetch`: `octave info fetch`"
 
 
 def test_an_alias_to_nowhere_finds_nothing(tmp_path):

@@ -11,7 +11,7 @@ from octave.errors import StartFailed
 from octave.packages.launch import LaunchSpec
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.server_json import Figures
-from tests.registry_check import chosen, differences, measured, rewritten
+from tests.registry_check import chosen, differences, measured, rewritten, why
 
 FOLDER = bundled_folder()
 REGISTRY = Registry(FOLDER)
@@ -73,7 +73,7 @@ def test_only_figures_and_versions_are_rewritten(name: str) -> None:
 
 
 def test_a_server_is_measured_while_it_lives_and_gone_afterwards(tmp_path: Path) -> None:
-    figures = measured(spec(SERVERS / "good.py", tmp_path))
+    figures = measured(spec(SERVERS / "good.py", tmp_path), tmp_path / "stderr")
     assert figures.tools == 3
     assert figures.start_s > 0
     assert figures.memory_bytes > 1_000_000
@@ -81,6 +81,10 @@ def test_a_server_is_measured_while_it_lives_and_gone_afterwards(tmp_path: Path)
 
 def test_a_server_that_ends_at_once_is_a_failure(tmp_path: Path) -> None:
     program = tmp_path / "ends.py"
-    program.write_text("", encoding="utf-8")
-    with pytest.raises(StartFailed, match="ended"):
-        measured(spec(program, tmp_path))
+    program.write_text("import sys; sys.exit('no kubeconfig is here')", encoding="utf-8")
+    stderr = tmp_path / "stderr"
+    with pytest.raises(StartFailed, match="ended") as raised:
+        measured(spec(program, tmp_path), stderr)
+    told = why(raised.value, REGISTRY.get("kubernetes").preferred(), stderr)
+    assert "its entry says that it needs a kubeconfig with a current context" in told
+    assert told.endswith("it wrote: no kubeconfig is here")

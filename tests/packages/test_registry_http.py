@@ -1,8 +1,11 @@
 """What no registry would say: each is an error with its reason, within limits, and never a bug."""
 
+import contextlib
 import gzip
 import json
+import socket
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,8 +47,14 @@ def test_an_answer_of_another_shape_is_no_list(
     ("answer", "says"),
     [
         (Answer(status=404), "has no `/v0.1/servers`: it is no registry of MCP servers"),
-        (Answer(status=401), "answers 401 and wants to know who asks"),
+        (Answer(status=401), "answers 401: it wants authorization"),
+        (Answer(status=403), "answers 403: it wants authorization"),
         (Answer(status=500), "answers 500"),
+        (Answer(status=429, headers={"Retry-After": "600"}),
+         "answers 429: it wants to be asked again in 600 s"),
+        (Answer(status=503, headers={"Retry-After": "Fri, 31 Dec 9999 23:59:59 GMT"}),
+         "answers 503: it wants to be asked again later"),
+        (Answer(status=503, headers={"Retry-After": "\x1b[2J"}), "answers 503"),
         (Answer(status=204), "answers 204"),
         (Answer(b"x", headers={"Content-Encoding": "br"}), "answers in an encoding nobody asked"),
         (Answer(b"xyz", headers={"Content-Encoding": "gzip"}), "cannot be unpacked"),
@@ -187,3 +196,40 @@ def test_the_check_tells_a_registry_from_a_web_page(
     registry.answer = lambda asked: Answer(gzip.compress(json.dumps({"a": 1}).encode()))
     with pytest.raises(RegistryUnreachable):
         reader.open().check()
+
+
+def test_who_wants_to_be_asked_later_is(registry: RegistryServer, reader: Reader) -> None:
+    answers = [Answer(status=429, headers={"Retry-After": "0"})]
+    registry.answer = lambda asked: answers.pop() if answers else registry.honest(asked)
+    registry.add("com.example/thing")
+    assert reader.names("thing") == ["com.example/thing"]
+    assert len(registry.asked) == 2
+
+
+def test_a_head_that_comes_by_the_byte_is_given_up(reader: Reader) -> None:
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def dribble() -> None:
+            link, _ = listener.accept()
+            with link, contextlib.suppress(OSError):
+                while not done.wait(0.02):
+                    link.sendall(b"H")
+
+        thread = threading.Thread(target=dribble, daemon=True)
+        thread.start()
+        reader.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(RegistryUnreachable, match=r"took longer than 0\.3 s"):
+            reader.open(limits=replace(LIMITS, total_s=0.3, attempts=1)).update()
+        done.set()
+        assert time.monotonic() - began < 3
+        thread.join(5)
+
+
+def test_a_registry_that_only_pretends_to_speak_tls_is_an_error(
+    registry: RegistryServer, reader: Reader
+) -> None:
+    reader.url = registry.url.replace("http://", "https://")
+    assert "cannot be reached" in problem(reader)
+    assert registry.asked == []

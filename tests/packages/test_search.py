@@ -43,6 +43,7 @@ def entry(name: str, registry: str = "", **changes: str) -> Entry:
         ("@modelcontextprotocol/server-memory", "memory"),
         ("io.github.github/github-mcp-server", "github"),
         ("Sequential Thinking", "sequential-thinking"),
+        ("git hub", "github"),
     ],
 )
 def test_a_name_an_alias_and_a_package_are_exact(query: str, first: str) -> None:
@@ -65,6 +66,10 @@ def test_a_name_an_alias_and_a_package_are_exact(query: str, first: str) -> None
         ("payments", "stripe"),
         ("databases vector", "chroma"),
         ("linear", "linear"),
+        ("spreadsheet", "airtable"),
+        ("email", "google-workspace"),
+        ("chat", "slack"),
+        ("s3", "aws-api"),
     ],
 )
 def test_words_find_what_is_meant(query: str, first: str) -> None:

@@ -79,13 +79,17 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def running(workspace: Workspace, options: Options = Options()) -> AsyncIterator[Told]:  # noqa: B008 - frozen
+async def running(
+    workspace: Workspace,
+    options: Options = Options(),  # noqa: B008 - frozen
+    environ: Mapping[str, str] = os.environ,
+) -> AsyncIterator[Told]:
     """Serve the workspace; ends with `octave/shutdown` unless it has ended by itself."""
     told = Told()
 
     async def run() -> None:
         try:
-            await serve(workspace, os.environ, options, told.report())
+            await serve(workspace, environ, options, told.report())
         finally:
             told.ended.set()
 

@@ -11,8 +11,8 @@ import pytest
 
 from octave import __version__
 from octave.serve.api import build
-from octave.serve.app import private
 from octave.serve.guard import Guard
+from octave.serve.private import private
 from tests.serve.running import home_workspace, manifest_text
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ from octave.packages.definitions import pins_of
 from octave.packages.offered import Offered
 from octave.packages.specs import launch_specs
 from octave.serve.api import build
-from octave.serve.app import private
 from octave.serve.guard import Guard
+from octave.serve.private import private
 from tests.serve.running import home_workspace, manifest_text
 
 pytestmark = pytest.mark.anyio

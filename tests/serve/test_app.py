@@ -13,9 +13,10 @@ import pytest
 from octave.errors import Locked, NotTrusted, PortTaken, RuntimeNotRunning, UsageError
 from octave.home import Home, Workspace
 from octave.remote import Remote
-from octave.serve.app import Options, Report, private, serve
+from octave.serve.app import Options, Report, serve
 from octave.serve.claim import take_lock
 from octave.serve.control import Call
+from octave.serve.private import private
 from tests.serve.running import BOUND_S, ask, home_workspace, manifest_text, request, running
 
 pytestmark = pytest.mark.anyio

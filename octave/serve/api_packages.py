@@ -1,0 +1,199 @@
+"""The routes of packages: what the registries have, installing by name, removing.
+
+Only names of registries are taken: no route takes a command, a package, an address or a folder.
+Of variables only those that the registry's entry names can be given.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import anyio
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from octave.errors import ServerBusy, ServerNotFound, UsageError, did_you_mean
+from octave.packages import manifest
+from octave.packages.names import decides_what_runs
+from octave.serve.answers import json_response, route
+from octave.serve.jobs import Job, Jobs, Order
+from octave.serve.methods import read_params
+from octave.serve.sse import COMMENT, HEADERS
+from octave.serve.verbs import Said
+
+ALIVE_S = 15.0
+"""Between two signs of life of a job that has nothing to tell; proxies give up after 30 s."""
+
+LOOKS_AT_ONCE = 3
+"""Searches and the like: a process each, of some 30 MB, for a quarter of a second offline."""
+LOOKS_WAITING = 32
+"""Whoever types in a search field asks that often at most, and is answered in time."""
+
+_NAME = re.compile(
+    r"[a-z0-9][a-z0-9-]{0,39}|[a-zA-Z0-9][a-zA-Z0-9.-]*/[a-zA-Z0-9_-][a-zA-Z0-9._-]*"
+)
+"""A short name or a full one; neither is a package with its kind, an address or a folder."""
+_NAME_CHARACTERS = 200
+_ARGUMENTS = 64
+_SEARCH_OPTIONS = ("limit", "category", "registry")
+
+
+class _Install(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    env: dict[str, str] = {}
+    args: list[str] = []
+    registry: str | None = None
+
+
+def package_routes(jobs: Jobs) -> list[Route]:
+    """Return the routes; the `run` of `jobs` is the caller's."""
+    api = _Packages(jobs)
+    return [
+        route("GET", "/api/registry", api.search),
+        route("GET", "/api/registry/{name:path}", api.info),
+        route("POST", "/api/install", api.install),
+        route("DELETE", "/api/servers/{name}", api.uninstall),
+        route("GET", "/api/jobs", api.jobs),
+        route("GET", "/api/jobs/{id}", api.job),
+    ]
+
+
+class _Packages:
+    """One method for each route."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._verbs = jobs.verbs
+        self._looks = anyio.Semaphore(LOOKS_AT_ONCE)
+        self._manifest = jobs.verbs.workspace.manifest
+
+    async def search(self, request: Request) -> Response:
+        asked = request.query_params
+        words = [f"--{name}={asked[name]}" for name in _SEARCH_OPTIONS if name in asked]
+        # A query is no option, whatever it begins with.
+        words += ["--", asked.get("q", "").replace("\0", " ")]
+        said = await self._look("search", words)
+        if said.document is None:
+            raise said.errors[0]
+        errors = [error.as_json() for error in said.errors]
+        return json_response({"servers": said.document, "errors": errors})
+
+    async def info(self, request: Request) -> Response:
+        name = check_name(request.path_params["name"])
+        return json_response(await self._entry(name, request.query_params.get("registry")))
+
+    async def install(self, request: Request) -> Response:
+        wanted = read_params(await request.body(), _Install)
+        name = check_name(wanted.name)
+        if len(wanted.args) > _ARGUMENTS or any("\0" in word for word in wanted.args):
+            raise UsageError("`args` are no arguments that a program can be given")
+        entry = await self._entry(name, wanted.registry)
+        _check_variables(wanted.env, entry)
+        words = [name, "-y", *(f"-e{key}" for key in sorted(wanted.env))]
+        words += [f"--arg={word}" for word in wanted.args]
+        words += _registry_option(wanted.registry)
+        job = self._jobs.start(Order("install", entry["name"], tuple(words), dict(wanted.env)))
+        return _accepted(job, {"server": entry})
+
+    async def uninstall(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        known = manifest.load(self._manifest).servers
+        if name not in known:
+            raise ServerNotFound(
+                f"`{name}` is not in `{self._manifest.name}`",
+                hint=did_you_mean(name, known) or "octave list",
+            )
+        return _accepted(self._jobs.start(Order("uninstall", name, (name,))))
+
+    async def jobs(self, _: Request) -> Response:
+        return json_response({"jobs": [job.describe() for job in self._jobs.list()]})
+
+    async def job(self, request: Request) -> Response:
+        job = self._jobs.get(request.path_params["id"])
+        if request.query_params.get("follow", "") in {"", "0", "false"}:
+            return json_response({"job": job.describe()})
+        headers = {name.decode(): value.decode() for name, value in HEADERS}
+        return StreamingResponse(_events(job), headers=headers)
+
+    async def _entry(self, name: str, registry: str | None) -> dict[str, Any]:
+        said = await self._look("info", [name, *_registry_option(registry)])
+        if said.errors or not isinstance(said.document, dict):
+            raise said.errors[0]
+        if "registryName" not in said.document:
+            raise ServerNotFound(f"`{name}` comes from no registry", hint="GET /api/registry?q=")
+        return said.document
+
+    async def _look(self, verb: str, words: list[str]) -> Said:
+        if self._looks.statistics().tasks_waiting >= LOOKS_WAITING:
+            raise ServerBusy("too many want to know about registries", hint="try again later")
+        async with self._looks:
+            return await self._verbs.run(verb, words, in_folder=verb == "search")
+
+
+def _registry_option(registry: str | None) -> list[str]:
+    return [f"--registry={registry}"] if registry else []
+
+
+def check_name(name: str) -> str:
+    """Return `name` when it is one that a registry may have.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if len(name) > _NAME_CHARACTERS or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"`{name[:_NAME_CHARACTERS]}` is no name of a server in a registry",
+            hint="packages, commands and addresses are for the command line: `octave install`",
+        )
+    return name
+
+
+def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
+    """Refuse what the entry does not name: a variable may decide what is run."""
+    known = {
+        variable["name"]
+        for package in entry.get("packages", ())
+        for variable in package["environment"]
+    }
+    known |= {
+        name
+        for package in entry.get("packages", ())
+        for group in package["environmentOneOf"]
+        for name in group
+    }
+    for name, value in env.items():
+        if name not in known or decides_what_runs(name):
+            raise UsageError(
+                f"`{entry['name']}` has no variable `{name}`",
+                hint=did_you_mean(name, known) or f"GET /api/registry/{entry['name']}",
+            )
+        if "\0" in value:
+            raise UsageError(f"the value of `{name}` is not text")
+
+
+def _accepted(job: Job, more: Mapping[str, Any] | None = None) -> Response:
+    where = {"location": f"/api/jobs/{job.id}"}
+    return json_response({"job": job.describe(), **(more or {})}, 202, where)
+
+
+async def _events(job: Job) -> AsyncIterator[bytes]:
+    """Yield server-sent events: `progress` for each step, then `job`, the whole of it."""
+    seen = 0
+    while True:
+        fresh, seen = job.steps_after(seen)
+        for step in fresh:
+            yield _event("progress", step)
+        if not fresh and job.is_over:
+            break
+        if not fresh:
+            with anyio.move_on_after(ALIVE_S) as silence:
+                await job.news.wait()
+            if silence.cancelled_caught:
+                yield COMMENT
+    yield _event("job", {"job": job.describe()})
+
+
+def _event(kind: str, value: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), msgspec.json.encode(value))

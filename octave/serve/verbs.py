@@ -1,0 +1,142 @@
+"""Verbs of the command line as a runtime runs them: the same code, in a child process of its own.
+
+Package verbs block, take file locks and may need hundreds of megabytes: none of that belongs into
+the process that passes calls on. A verb that is no longer wanted is interrupted as by Ctrl-C, and
+leaves no trace of its attempt. Values of variables travel in the environment, never in argv.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from octave.errors import OctaveError, from_json
+from octave.home import Workspace
+from octave.runtime.command import Command
+from octave.runtime.masking import Mask
+from octave.runtime.process import Callbacks, Process
+
+NICENESS = 10
+"""Calls of running servers come first: an installation keeps all cores busy."""
+
+OUTPUT_BYTES = 64 * 2**20
+"""More than the longest `--json` document of any verb."""
+
+Told = Callable[[str, str], None]
+"""Takes the kind of a line on stderr, `progress` or `note`, and its text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How a verb ended."""
+
+    document: Any
+    """What it wrote with `--json`; None: nothing that can be read."""
+    errors: tuple[OctaveError, ...]
+
+
+class Verbs:
+    """Runs verbs for the workspace whose runtime this is."""
+
+    def __init__(self, workspace: Workspace, environ: Mapping[str, str]) -> None:
+        self.workspace = workspace
+        self._environ = environ
+
+    async def run(
+        self,
+        verb: str,
+        words: Sequence[str],
+        *,
+        told: Told = lambda _kind, _text: None,
+        variables: Mapping[str, str] | None = None,
+        in_folder: bool = False,
+        can_wait: bool = False,
+    ) -> Said:
+        """Run `octave VERB --json WORDS` to its end; cancelling interrupts it and waits for that.
+
+        `variables` are set for it beside those of the runtime, and hidden in what it says. With
+        `in_folder` it runs in the manifest's folder, else in none that could mean anything to it.
+        One that `can_wait` leaves the processor to everything else.
+
+        Raises:
+            StartFailed: no process can be had.
+        """
+        folder = self.workspace.manifest.parent if in_folder else Path("/")
+        values = dict(variables or {})
+        # -P: else a module in the folder would be taken for one of Octave's.
+        program = (sys.executable, "-P", "-m", "octave")
+        options = ("--json", "-v", "--manifest", os.fspath(self.workspace.manifest))
+        command = Command(
+            f"octave {verb}",
+            (*program, verb, *options, *words),
+            folder,
+            {**self._environ, **values},
+        )
+        listener = _Listener(told)
+        process = Process(command, listener.callbacks(), Mask(values.values()))
+        async with process.running():
+            if can_wait:
+                with contextlib.suppress(OSError):
+                    os.setpriority(os.PRIO_PROCESS, process.pid, NICENESS)
+            try:
+                await listener.ended.wait()
+            except BaseException:
+                # It reads nothing, so the end of its input would tell it nothing.
+                process.is_given_up = True
+                raise
+        return listener.said(command.name, str(process.exit_status), process.stderr_tail)
+
+
+class _Listener:
+    """What a verb writes, until it ends."""
+
+    def __init__(self, told: Told) -> None:
+        self.ended = anyio.Event()
+        self._told = told
+        self._stdout = bytearray()
+        self._line = bytearray()
+        self._errors: list[OctaveError] = []
+
+    def callbacks(self) -> Callbacks:
+        """Return what hears the process."""
+        return Callbacks(self._hear_stdout, self._hear_stderr, self.ended.set)
+
+    def said(self, name: str, exit_status: str, tail: Sequence[str]) -> Said:
+        """Return how it ended; a verb that neither wrote a document nor told why has failed."""
+        try:
+            document = msgspec.json.decode(self._stdout)
+        except (ValueError, RecursionError):
+            document = None
+        if document is None and not self._errors:
+            self._errors.append(
+                OctaveError(f"`{name}`: {exit_status}", details={"stderrTail": list(tail)})
+            )
+        return Said(document, tuple(self._errors))
+
+    def _hear_stdout(self, data: bytes) -> None:
+        if len(self._stdout) <= OUTPUT_BYTES:
+            self._stdout += data
+
+    def _hear_stderr(self, data: bytes) -> None:
+        self._line += data
+        *lines, rest = self._line.split(b"\n")
+        self._line = rest
+        for line in lines:
+            self._take(bytes(line))
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = msgspec.json.decode(line, type=dict[str, Any])
+        except (ValueError, RecursionError):
+            said = {"note": line.decode(errors="replace")}
+        if isinstance(said.get("error"), dict):
+            self._errors.append(from_json(said["error"]))
+        for kind in ("progress", "note"):
+            if isinstance(said.get(kind), str):
+                self._told(kind, said[kind])
