@@ -214,9 +214,13 @@ def lock_all(site: Site) -> list[Outcome]:
 
 def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
     try:
-        if pin is None or not answers(pin, server) or not _holds(pin, site):
+        before = pin if answers(pin, server) else None
+        if pin is None or before is None or not _holds(before, site):
             with store.locked(site.workspace.home, server.name, site.bench.progress):
                 pin = resolved(of_manifest(server, site.registry), server, site)
+                if before is not None:
+                    # What was approved stays so: rows that were lost are no reason to ask less.
+                    pin = replace(pin, tools=before.tools)
             with ledger.changing(site.workspace):
                 current = lockfile.read(site.workspace.lockfile).pins
                 ledger.write_pins(site.workspace, {**current, server.name: pin})

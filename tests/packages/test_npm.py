@@ -28,6 +28,7 @@ from octave.packages.ecosystems.npm_versions import (
     check_wanted,
     find_version,
     intersection,
+    is_published,
     overrides_of,
     required_node,
 )
@@ -182,6 +183,24 @@ def test_the_meant_version_is_found(tmp_path, bench, version_range, expected):
     node = npm_that(tmp_path, REGISTRY)
     found = find_version(Wanted("pkg", version_range), node, tmp_path, bench)
     assert found["version"] == expected
+
+
+@pytest.mark.parametrize(
+    ("package", "wanted", "expected"),
+    [
+        ("pkg", "^1", True),
+        ("pkg", "^9", False),
+        ("absent", "1.0.0", False),
+        ("alias", "npm:pkg@^1", True),
+        ("alias", "npm:absent@^1", False),
+        ("pkg", "git+ssh://h/x", False),
+        ("pkg", "file:../x", False),
+        ("../pkg", "^1", False),
+    ],
+)
+def test_what_a_package_json_wants_is_published_or_not(tmp_path, bench, package, wanted, expected):
+    node = npm_that(tmp_path, REGISTRY)
+    assert is_published(package, wanted, node, tmp_path, bench) is expected
 
 
 def test_an_unknown_version_is_answered_with_the_newest(tmp_path, bench):

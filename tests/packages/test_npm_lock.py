@@ -14,6 +14,7 @@ from octave.errors import IntegrityFailed, RegistryUnreachable
 from octave.home import Home, Workspace
 from octave.packages import lockfile, toolchains
 from octave.packages.commands import Output
+from octave.packages.definitions import ToolPin
 from octave.packages.ecosystems.base import Bench
 from octave.packages.ecosystems.npm import Npm
 from octave.packages.ecosystems.npm_graph import Platform
@@ -194,11 +195,13 @@ def test_a_lock_without_the_variant_for_here_is_refused_and_locked_anew(
     project = tmp_path / "project"
     project.mkdir()
     (project / "octave.toml").write_text('[servers.x]\npackage = "npm:server"\n', encoding="utf-8")
-    lockfile.write(project / "octave.lock", Lock("", {"x": pin}))
+    approved = (ToolPin("t", "0" * 64, "1" * 64),)
+    lockfile.write(project / "octave.lock", Lock("", {"x": replace(pin, tools=approved)}))
     workspace = Workspace(bench.home, project / "octave.toml")
     site = Site(workspace, Registry(bundled_folder()), here, lambda _: Offered(b"{}", {}))
     lock_all(site)
-    assert lockfile.read(workspace.lockfile).pins["x"].graph == whole.graph
+    again = lockfile.read(workspace.lockfile).pins["x"]
+    assert (again.graph, again.tools) == (whole.graph, approved)
     assert notes[0].startswith("`x` is locked anew: the lockfile has no row for `native-linux")
 
 

@@ -174,14 +174,20 @@ def _fitting(versions: Sequence[str], asked: str, tag: str | None) -> list[str]:
     ]
 
 
-def is_published(package: str, version_range: str, node: Node, staging: Path, bench: Bench) -> bool:
-    """Return whether the registry has a version of `package` in `version_range`.
+def is_published(package: str, wanted: str, node: Node, staging: Path, bench: Bench) -> bool:
+    """Return whether the registry has what a package.json wants of `package`: a range, an alias.
+
+    What comes from elsewhere, a git address or a file, has no version in any registry.
 
     Raises:
         RegistryUnreachable, InstallFailed: it does not say.
     """
+    if wanted.startswith("npm:"):
+        package, _, wanted = wanted.removeprefix("npm:").rpartition("@")
+    if not NAME.fullmatch(package) or not (wanted in _ANY or _is_tag(wanted) or _is_range(wanted)):
+        return False
     try:
-        return bool(_view(package, version_range, node, staging, bench))
+        return bool(_view(package, wanted or "*", node, staging, bench))
     except PackageNotFound:
         return False
 
