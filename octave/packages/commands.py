@@ -8,11 +8,13 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from octave.errors import InstallFailed
+from octave.packages import interrupts
 
 TAIL_LINES = 12
 """Lines of a failed command's output worth showing to a person."""
@@ -61,7 +63,7 @@ def run(
     except OSError as error:
         raise InstallFailed(f"cannot run `{words[0]}`: {error.strerror}") from error
     try:
-        out, err = process.communicate(None if stdin is None else stdin.encode(), timeout=timeout_s)
+        out, err = _communicate(process, None if stdin is None else stdin.encode(), timeout_s)
     except subprocess.TimeoutExpired as error:
         raise InstallFailed(
             f"`{Path(words[0]).name} {words[1]}` did not end within {timeout_s:.0f} s",
@@ -72,6 +74,24 @@ def run(
     return Output(
         words, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
     )
+
+
+def _communicate(
+    process: "subprocess.Popen[bytes]",  # noqa: TID251 - a type
+    stdin: bytes | None,
+    timeout_s: float,
+) -> tuple[bytes, bytes]:
+    until_s = time.monotonic() + timeout_s
+    while True:
+        interrupts.look()
+        left_s = max(0.0, until_s - time.monotonic())
+        try:
+            return process.communicate(stdin, timeout=interrupts.patience_s(left_s))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= until_s:
+                raise
+            # It goes on with what it has not written yet.
+            stdin = None
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:  # noqa: TID251 - a type

@@ -5,8 +5,9 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 from octave.errors import OctaveError, UsageError
@@ -25,6 +26,7 @@ from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
+from octave.packages.together import Desk, all_of
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
 
@@ -110,6 +112,8 @@ def install(request: Request, site: Site) -> Outcome:
 def install_all(site: Site, *, locked: bool) -> list[Outcome]:
     """Make this machine equal manifest and lockfile; one outcome for each server with a package.
 
+    Several are installed at once; outcomes and what is said of each come in the manifest's order.
+
     With `locked` the lockfile must already answer everything, and nothing is resolved or written.
 
     Raises:
@@ -122,7 +126,13 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
     if locked:
         ledger.require_fresh(wanted, lock)
     servers = [s for s in wanted.servers.values() if s.package is not None and s.enabled]
-    outcomes = [_install_wanted(server, wanted, lock, site, locked=locked) for server in servers]
+
+    def work(server: ServerEntry, desk: Desk) -> tuple[Outcome, _Said]:
+        said: _Said = []
+        beside = _beside(site, desk, said) if len(servers) > 1 else site
+        return _install_wanted(server, wanted, lock, beside, desk, locked=locked), said
+
+    outcomes = [outcome for outcome, _ in all_of(servers, work, _tell)]
     if locked:
         ledger.remember(site.workspace, lock.pins)
     else:
@@ -156,24 +166,44 @@ def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
     return Outcome(server.name, "locked", pin.version)
 
 
+_Said = list[Callable[[], None]]
+
+
+def _beside(site: Site, desk: Desk, said: _Said) -> Site:
+    """Return `site` for one of several threads; what it has to say goes to `said`.
+
+    Each server's sentences stay together, and servers are started one after another.
+    """
+    bench = replace(
+        site.bench,
+        note=lambda text: said.append(partial(site.bench.note, text)),
+        detail=lambda text: said.append(partial(site.bench.detail, text)),
+    )
+    return replace(site, bench=bench, check=lambda spec: desk.do(partial(site.check, spec)))
+
+
+def _tell(result: tuple[Outcome, _Said]) -> None:
+    for say in result[1]:
+        say()
+
+
 def _install_wanted(
-    server: ServerEntry, wanted: Manifest, lock: Lock, site: Site, *, locked: bool
+    server: ServerEntry, wanted: Manifest, lock: Lock, site: Site, desk: Desk, *, locked: bool
 ) -> Outcome:
+    write = keep_offered if locked else _write_down
     try:
         with (
             store.locked(site.workspace.home, server.name, site.bench.progress),
             undone_on_error(server.name, site),
         ):
             pin = lock.pins.get(server.name)
-            choice = of_manifest(server, site.registry, is_locked=answers(pin, server))
-            if not answers(pin, server):
+            is_locked = answers(pin, server)
+            choice = desk.do(partial(of_manifest, server, site.registry, is_locked=is_locked))
+            if not is_locked:
                 pin = resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
-            if locked:
-                keep_offered(site, placed)
-            else:
-                _write_down(site, placed, None)
+            desk.do(partial(write, site, placed))
             return _outcome(placed)
     except OctaveError as error:
         return Outcome(server.name, "failed", error=error)
@@ -254,7 +284,7 @@ def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, obj
     return table | dict(request.keys)
 
 
-def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) -> None:
+def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None = None) -> None:
     workspace, pin = site.workspace, placed.pin
     with ledger.changing(workspace):
         if table is not None:
@@ -262,7 +292,8 @@ def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) 
             workspaces.require_trust(workspace, manifest.load(workspace.manifest))
             manifest_edit.add_server(workspace.manifest, pin.name, table)
         pins = lockfile.read(workspace.lockfile).pins
-        ledger.write_pins(workspace, {**pins, pin.name: pin})
+        if table is not None or pins.get(pin.name) != pin:
+            ledger.write_pins(workspace, {**pins, pin.name: pin})
         keep_offered(site, placed)
         if table is not None:
             workspaces.trust(workspace, manifest.load(workspace.manifest))

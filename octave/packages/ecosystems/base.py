@@ -1,5 +1,6 @@
 """What one package ecosystem can do for Octave; npm and PyPI are the two implementers."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,8 @@ class Bench:
     """Called with a sentence for whoever wants to know more: why npm was needed."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+    asking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while one is asked: several servers may be installed at once."""
 
     def ask(self, question: tuple[str, ...], run: Callable[[], Output]) -> Output:
         """Return the answer to `question`, from `run` the first time; blocks.
@@ -76,8 +79,9 @@ class Bench:
         Raises:
             InstallFailed: `run` could not be done.
         """
-        if question not in self.answers:
-            self.answers[question] = run()
+        with self.asking:
+            if question not in self.answers:
+                self.answers[question] = run()
         return self.answers[question]
 
 
