@@ -49,6 +49,16 @@ def test_what_the_desk_raises_reaches_whoever_asked() -> None:
     assert all_of([0, 1], work) == ["caught", "1"]
 
 
+def test_a_command_gets_all_of_its_input_however_late_it_reads(tmp_path: Path) -> None:
+    text = "x" * 300_000
+    code = "import sys, time; time.sleep(0.3); print(len(sys.stdin.read()))"
+
+    def work(*_: object) -> str:
+        return run([sys.executable, "-c", code], cwd=tmp_path, environ={}, stdin=text).stdout
+
+    assert all_of([1, 2], work) == ["300000\n"] * 2
+
+
 def hanging(folder: Path, interrupted: list[int]) -> Callable[[int, Desk], None]:
     """Return work that runs a command without end, but for job 0, which waits for the others."""
 
