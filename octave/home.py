@@ -128,15 +128,16 @@ def private_folder(path: Path) -> Path:
         PermissionError: it exists and belongs to another user, or others can write to it.
         NotADirectoryError: it is a file, or a link to nothing such as an unmounted disk.
     """
-    missing = [path, *path.parents]
-    try:
-        for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-                folder.chmod(0o700)
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise NotADirectoryError(errno.ENOTDIR, "cannot be a folder", error.filename) from error
+    problem = None
+    for _ in range(_FOLDER_ATTEMPTS):
+        try:
+            status = _made(path)
+            break
+        except FileNotFoundError as error:
+            problem = error
+    else:
+        place = problem.filename if problem else str(path)
+        raise NotADirectoryError(errno.ENOTDIR, "cannot be a folder", place) from problem
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path))
     if status.st_uid != os.getuid():
@@ -144,6 +145,19 @@ def private_folder(path: Path) -> Path:
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(errno.EACCES, "can be written by other users", str(path))
     return path
+
+
+_FOLDER_ATTEMPTS = 3
+"""Whoever takes back what he did may remove an empty folder between a look at it and its use."""
+
+
+def _made(path: Path) -> os.stat_result:
+    missing = [path, *path.parents]
+    for folder in reversed(missing[: missing.index(next(p for p in missing if p.exists()))]):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            folder.chmod(0o700)
+    return path.stat()
 
 
 def _expanded(path: str) -> str:

@@ -30,7 +30,7 @@ import psutil
 from octave import __version__
 from octave.errors import OctaveError, StartFailed
 from octave.home import Home, Workspace
-from octave.packages import install as story
+from octave.packages import sync
 from octave.packages.ecosystems.base import Bench
 from octave.packages.entries import Argument, Entry, PackageChoice
 from octave.packages.launch import LaunchSpec
@@ -271,7 +271,7 @@ def _installed(
 
     bench = Bench(workspace.home, environ, progress=lambda text: _say(f"  {text}"))
     site = Site(workspace, registry, bench, unused, start=False)
-    (outcome,) = story.install_all(site, locked=False)
+    (outcome,) = sync.install_all(site, locked=False)
     if outcome.error is not None:
         raise outcome.error
     (spec,) = launch_specs(workspace, environ)

@@ -176,6 +176,21 @@ def test_a_private_folder_and_its_parents_are_private_whatever_the_umask(tmp_pat
     assert private_folder(folder) == folder
 
 
+def test_a_private_folder_comes_about_though_an_empty_parent_is_removed_meanwhile(
+    tmp_path, monkeypatch
+):
+    make, removed = Path.mkdir, list[None]()
+
+    def mkdir(folder, *arguments, **more):
+        if folder.name == "b" and not removed:
+            removed.append(folder.parent.rmdir())
+        make(folder, *arguments, **more)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert private_folder(tmp_path / "a" / "b").is_dir()
+    assert removed
+
+
 def test_a_private_folder_leaves_existing_parents_alone(tmp_path):
     (tmp_path / "parent").mkdir()
     (tmp_path / "parent").chmod(0o755)

@@ -27,7 +27,7 @@ from octave.cli.site_options import (
 )
 from octave.errors import OctaveError, UsageError
 from octave.packages import install as story
-from octave.packages import own, project_indexes, variables
+from octave.packages import own, project_indexes, sync, variables
 from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
 from octave.packages.placement import Site
@@ -127,7 +127,7 @@ def install(
             act = partial(_install, request=request, site=site, remote=remote)
             outcomes = [each(text, act) for text in names]
         else:
-            outcomes = story.install_all(site, locked=locked)
+            outcomes = sync.install_all(site, locked=locked)
     took_s = time.monotonic() - began
     if client and not any(outcome.error for outcome in outcomes):
         return _report_lent(terms, outcomes, took_s, client, check=check)

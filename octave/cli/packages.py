@@ -16,8 +16,7 @@ from octave.cli.site import (
     open_site,
 )
 from octave.errors import MissingAnswer, NotTrusted
-from octave.packages import install as story
-from octave.packages import ledger, lockfile, manifest, workspaces
+from octave.packages import ledger, lockfile, manifest, sync, workspaces
 from octave.packages.manifest import ServerEntry
 from octave.packages.uninstall import uninstall as remove
 
@@ -56,7 +55,7 @@ def lock(
         return 0
     began = time.monotonic()
     with open_site(terms) as site:
-        outcomes = story.lock_all(site)
+        outcomes = sync.lock_all(site)
     return report(terms, outcomes, time.monotonic() - began)
 
 

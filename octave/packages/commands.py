@@ -8,11 +8,14 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from octave.errors import InstallFailed
+from octave.packages import interrupts
 
 TAIL_LINES = 12
 """Lines of a failed command's output worth showing to a person."""
@@ -48,20 +51,21 @@ def run(
         InstallFailed: it could not be started, or did not end within `timeout_s`.
     """
     words = tuple(str(word) for word in argv)
+    with _source(stdin) as source:
+        try:
+            process = subprocess.Popen(  # noqa: TID251 - the one place for one-shot commands
+                words,
+                cwd=cwd,
+                env=dict(environ),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise InstallFailed(f"cannot run `{words[0]}`: {error.strerror}") from error
     try:
-        process = subprocess.Popen(  # noqa: TID251 - the one place for one-shot commands
-            words,
-            cwd=cwd,
-            env=dict(environ),
-            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise InstallFailed(f"cannot run `{words[0]}`: {error.strerror}") from error
-    try:
-        out, err = process.communicate(None if stdin is None else stdin.encode(), timeout=timeout_s)
+        out, err = _communicate(process, timeout_s)
     except subprocess.TimeoutExpired as error:
         raise InstallFailed(
             f"`{Path(words[0]).name} {words[1]}` did not end within {timeout_s:.0f} s",
@@ -72,6 +76,34 @@ def run(
     return Output(
         words, process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
     )
+
+
+@contextlib.contextmanager
+def _source(text: str | None) -> Iterator[int]:
+    """Yield what a command reads `text` from; None: it sees the end at once."""
+    if text is None:
+        yield subprocess.DEVNULL
+        return
+    # No pipe: `communicate` forgets what is still to be written when it is left and called again.
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file.fileno()
+
+
+def _communicate(
+    process: "subprocess.Popen[bytes]",  # noqa: TID251 - a type
+    timeout_s: float,
+) -> tuple[bytes, bytes]:
+    until_s = time.monotonic() + timeout_s
+    while True:
+        interrupts.look()
+        left_s = max(0.0, until_s - time.monotonic())
+        try:
+            return process.communicate(timeout=interrupts.patience_s(left_s))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() >= until_s:
+                raise
 
 
 def _end_group(process: "subprocess.Popen[bytes]") -> None:  # noqa: TID251 - a type

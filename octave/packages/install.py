@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from octave.errors import InstallFailed, IntegrityFailed, NotTrusted, OctaveError, UsageError
+from octave.errors import NotTrusted, OctaveError, UsageError
 from octave.packages import (
     ledger,
-    lock_conflict,
     lockfile,
     manifest,
     manifest_edit,
@@ -21,13 +20,12 @@ from octave.packages import (
     variables,
     workspaces,
 )
-from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.lockfile import Lock, Pin
+from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.plan import Consent, plan_of, require_answerable
-from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
+from octave.packages.resolve import Choice, answers, choose, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
@@ -111,9 +109,9 @@ def install(request: Request, site: Site) -> Outcome:
                 pin = resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)
-            _write_down(site, placed, _table(server, request, given))
+            write_down(site, placed, _table(server, request, given))
     site.changed()
-    return _outcome(placed)
+    return outcome_of(placed)
 
 
 def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
@@ -170,98 +168,6 @@ def _agreed(
             f"`{name}` was not installed, as you said", hint=f"octave info {request.text}"
         )
     return pin
-
-
-def install_all(site: Site, *, locked: bool) -> list[Outcome]:
-    """Make this machine equal manifest and lockfile; one outcome for each server with a package.
-
-    With `locked` the lockfile must already answer everything, and nothing is resolved or written.
-
-    Raises:
-        LockStale: `locked`, and the lockfile answers something else.
-    """
-    store.prepare(site.workspace.home)
-    wanted = manifest.load(site.workspace.manifest)
-    workspaces.require_trust(site.workspace, wanted)
-    lock = lockfile.read(site.workspace.lockfile)
-    if locked:
-        ledger.require_fresh(wanted, lock)
-    servers = [s for s in wanted.servers.values() if s.package is not None and s.enabled]
-    outcomes = [_install_wanted(server, wanted, lock, site, locked=locked) for server in servers]
-    if locked:
-        ledger.remember(site.workspace, lock.pins)
-    else:
-        ledger.prune(site.workspace)
-    site.changed()
-    return outcomes
-
-
-def lock_all(site: Site) -> list[Outcome]:
-    """Write a lockfile that answers the manifest, installing nothing; one outcome a server.
-
-    One that a merge left in conflict is settled first.
-    """
-    store.prepare(site.workspace.home)
-    wanted = manifest.load(site.workspace.manifest)
-    notes = lock_conflict.settle(site.workspace, site.bench.environ)
-    pins = lockfile.read(site.workspace.lockfile).pins
-    servers = [server for server in wanted.servers.values() if server.package is not None]
-    outcomes = [_lock_wanted(server, pins.get(server.name), site) for server in servers]
-    outcomes = [replace(one, note=notes.get(one.name, "")) for one in outcomes]
-    ledger.prune(site.workspace)
-    return outcomes
-
-
-def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
-    try:
-        before = pin if answers(pin, server) else None
-        if pin is None or before is None or not _holds(before, site):
-            with store.locked(site.workspace.home, server.name, site.bench.progress):
-                pin = resolved(of_manifest(server, site.registry), server, site)
-                if before is not None:
-                    # What was approved stays so: rows that were lost are no reason to ask less.
-                    pin = replace(pin, tools=before.tools)
-            with ledger.changing(site.workspace):
-                current = lockfile.read(site.workspace.lockfile).pins
-                ledger.write_pins(site.workspace, {**current, server.name: pin})
-    except OctaveError as error:
-        return Outcome(server.name, "failed", error=error)
-    return Outcome(server.name, "locked", pin.version)
-
-
-def _holds(pin: Pin, site: Site) -> bool:
-    try:
-        ECOSYSTEMS[pin.kind].check(pin, site.bench)
-    except IntegrityFailed as error:
-        site.bench.note(f"`{pin.name}` is locked anew: {error.message}")
-        return False
-    except InstallFailed:
-        # Not for this machine; the lockfile is for others too.
-        return True
-    return True
-
-
-def _install_wanted(
-    server: ServerEntry, wanted: Manifest, lock: Lock, site: Site, *, locked: bool
-) -> Outcome:
-    try:
-        with (
-            store.locked(site.workspace.home, server.name, site.bench.progress),
-            undone_on_error(server.name, site),
-        ):
-            pin = lock.pins.get(server.name)
-            choice = of_manifest(server, site.registry, is_locked=answers(pin, server))
-            if not answers(pin, server):
-                pin = resolved(choice, server, site)
-            assert pin is not None
-            placed = place(pin, wanted, server, choice.known, site)
-            if locked:
-                keep_offered(site, placed)
-            else:
-                _write_down(site, placed, None)
-            return _outcome(placed)
-    except OctaveError as error:
-        return Outcome(server.name, "failed", error=error)
 
 
 def resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
@@ -370,7 +276,8 @@ def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, obj
     return table | dict(request.keys)
 
 
-def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) -> None:
+def write_down(site: Site, placed: Placed, table: Mapping[str, object] | None = None) -> None:
+    """Write what was placed into the lockfile, and `table` into the manifest where there is one."""
     workspace, pin = site.workspace, placed.pin
     with ledger.changing(workspace):
         if table is not None:
@@ -378,7 +285,8 @@ def _write_down(site: Site, placed: Placed, table: Mapping[str, object] | None) 
             workspaces.require_trust(workspace, manifest.load(workspace.manifest))
             manifest_edit.add_server(workspace.manifest, pin.name, table)
         pins = lockfile.read(workspace.lockfile).pins
-        ledger.write_pins(workspace, {**pins, pin.name: pin})
+        if table is not None or pins.get(pin.name) != pin:
+            ledger.write_pins(workspace, {**pins, pin.name: pin})
         keep_offered(site, placed)
         if table is not None:
             workspaces.trust(workspace, manifest.load(workspace.manifest))
@@ -409,7 +317,8 @@ def tell_place(kept: Sequence[Kept], site: Site) -> None:
         site.bench.note(f"secrets are kept in `{path}`, readable by you alone: {reason}")
 
 
-def _outcome(placed: Placed) -> Outcome:
+def outcome_of(placed: Placed) -> Outcome:
+    """Return what is told of a server that lies on disk now."""
     record = placed.record
     warning = (
         "" if record.checked else f"`{record.name}` was not checked: {record.unchecked_reason}"

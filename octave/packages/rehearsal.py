@@ -59,7 +59,7 @@ def rehearse(request: Request, site: Site) -> Rehearsed:
 
 
 def rehearse_all(site: Site, *, locked: bool) -> list[Rehearsed]:
-    """Return what `install_all` would do for each server with a package.
+    """Return what `sync.install_all` would do for each server with a package.
 
     Raises:
         LockStale: `locked`, and the lockfile answers something else.

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from octave.errors import Locked, StartFailed
 from octave.home import Home, atomic_write, private_folder
-from octave.packages import state_file
+from octave.packages import interrupts, state_file
 
 FORMAT = 1
 RECORD = "record.json"
@@ -72,8 +72,11 @@ def locked(
     except Timeout:
         waiting(f"waiting for another installation of `{name}`")
         try:
-            lock.acquire(timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S)
+            lock.acquire(
+                timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S, cancel_check=interrupts.is_over
+            )
         except Timeout as error:
+            interrupts.look()
             raise Locked(
                 f"another process has been installing `{name}` for {LOCK_WAIT_S / 60:.0f} minutes",
                 hint="end that process, then try again",

@@ -87,6 +87,8 @@ class Bench:
 
     def octave(self, way: str, home: Path, *words: str) -> None:
         environ = {"OCTAVE_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
+        # As pip leaves a program: compiled. The first command, which prepares, sees to it.
+        environ["PYTHONDONTWRITEBYTECODE"] = ""
         self.measure(way, [*OCTAVE, "install", "-g", "-q", *words], home, environ)
 
     def tell(self, way: str, limit_s: float | None = None) -> None:

@@ -126,6 +126,12 @@ class World:
         }
         self.index.files[f"{module}-{version}-py3-none-any.whl"] = wheel(contents, f"{info}/RECORD")
 
+    def wants(self, *names: str) -> None:
+        """Write a manifest that names those packages of the index, as servers of that name."""
+        self.home.mkdir(mode=0o700)
+        tables = [f'[servers.{name}]\npackage = "pypi:{name}"\n' for name in names]
+        (self.home / "octave.toml").write_text("\n".join(tables), encoding="utf-8")
+
     def start(
         self, *words: str, environ: Mapping[str, str] | None = None, **more: Any
     ) -> subprocess.Popen[str]:

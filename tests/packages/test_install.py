@@ -33,6 +33,7 @@ from tests.packages.story import (
     GOOD,
     QUOTES_ITS_KEY,
     SERVERS,
+    WAIT_S,
     WANTS_KEY,
     WANTS_NETWORK,
     World,
@@ -525,6 +526,46 @@ def test_an_interrupted_install_leaves_nothing(world: World, number: int) -> Non
     child.send_signal(number)
     done = ended(child)
     assert (done.code, done.stdout, done.stderr) == (130, "", "error: interrupted\n")
+    assert world.state() == before
+
+
+def test_several_servers_are_installed_at_the_same_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.offer("story-one", GOOD)
+    world.offer("story-two", GOOD)
+    meeting, answer = threading.Barrier(2, timeout=WAIT_S), world.index.answer
+    first = {"/simple/story-one/", "/simple/story-two/"}
+
+    def answer_both(path: str) -> bytes | None:
+        if path in first:
+            first.remove(path)
+            meeting.wait()
+        return answer(path)
+
+    monkeypatch.setattr(world.index, "answer", answer_both)
+    world.wants("story-two", "story-one")
+    done = world.octave("install", "--json")
+    assert [row["status"] for row in done.json["results"]] == ["installed"] * 2
+    assert [row["name"] for row in done.json["results"]] == ["story-two", "story-one"]
+    assert world.octave("install", "--locked").code == 0
+
+
+def test_interrupting_the_installation_of_several_leaves_nothing(world: World) -> None:
+    world.offer("story-slow", "import time\ntime.sleep(60)\n")
+    world.offer("story-tardy", "import time\ntime.sleep(60)\n")
+    world.wants("story-slow", "story-tardy")
+    assert world.octave("lock").code == 0
+    before = world.state()
+    child = world.start("install")
+    assert child.stderr is not None
+    for line in child.stderr:
+        if line.startswith("starting"):
+            break
+    child.send_signal(signal.SIGINT)
+    done = ended(child)
+    assert (done.code, done.stdout) == (130, "")
+    assert done.stderr.endswith("error: interrupted\n")
     assert world.state() == before
 
 

@@ -14,12 +14,13 @@ from octave.home import Home, Workspace
 from octave.packages import ledger, lockfile, manifest
 from octave.packages.definitions import ToolPin
 from octave.packages.ecosystems.base import Bench
-from octave.packages.install import Outcome, lock_all
+from octave.packages.install import Outcome
 from octave.packages.lock_conflict import choose, settle, sides
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.offered import Offered
 from octave.packages.placement import Site
 from octave.packages.registry import Registry, bundled_folder
+from octave.packages.sync import lock_all
 from tests.packages.story import World
 from tests.packages.test_lockfile import NPM, PYPI
 from tests.packages.wheel_index import WheelIndex

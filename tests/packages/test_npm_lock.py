@@ -19,11 +19,11 @@ from octave.packages.ecosystems.base import Bench
 from octave.packages.ecosystems.npm import Npm
 from octave.packages.ecosystems.npm_graph import Platform
 from octave.packages.ecosystems.npm_variants import require
-from octave.packages.install import lock_all
 from octave.packages.lockfile import GraphRow, Lock, Pin
 from octave.packages.offered import Offered
 from octave.packages.placement import Site
 from octave.packages.registry import Registry, bundled_folder
+from octave.packages.sync import lock_all
 from tests.packages.npm_registry import NpmRegistry, running
 from tests.packages.test_npm_story import installed, locked
 

@@ -1,5 +1,6 @@
 """What one package ecosystem can do for Octave; npm, PyPI and folders implement it."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +77,8 @@ class Bench:
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
     min_age: ReleaseAge | None = None
     """How old versions must be to be chosen; what is locked is chosen already."""
+    asking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held while one is asked: several servers may be installed at once."""
 
     def ask(self, question: tuple[str, ...], run: Callable[[], Output]) -> Output:
         """Return the answer to `question`, from `run` the first time; blocks.
@@ -83,8 +86,9 @@ class Bench:
         Raises:
             InstallFailed: `run` could not be done.
         """
-        if question not in self.answers:
-            self.answers[question] = run()
+        with self.asking:
+            if question not in self.answers:
+                self.answers[question] = run()
         return self.answers[question]
 
 

@@ -215,10 +215,12 @@ def _text(field: bytes) -> str:
 def _number(field: bytes) -> int:
     if field[0] == 0x80:  # GNU: base 256, for sizes of 8 GiB and more
         return int.from_bytes(field[1:])
-    digits = field.partition(b"\0")[0].strip()
-    if digits and not re.fullmatch(rb"[0-7]+", digits):
-        raise BadArchive("has a header with a number that is none")
-    return int(digits or b"0", 8)
+    digits = field.partition(b"\0")[0].strip() or b"0"
+    try:
+        # Alone, int would take signs and underscores too.
+        return int(digits if digits.isdigit() else b"none", 8)
+    except ValueError:
+        raise BadArchive("has a header with a number that is none") from None
 
 
 def _meta(member: _Member, plain: _Plain) -> dict[str, str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from octave.errors import InstallFailed, IntegrityFailed, OctaveError, from_os_error
+from octave.packages import interrupts
 from octave.packages.ecosystems import npm_bins, npm_tar
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess
 from octave.packages.ecosystems.npm_graph import unmet
@@ -85,11 +86,18 @@ def fill(
         for thread in threads:
             thread.start()
         for _ in threads:
-            problem = work.ended.get()
+            problem = _next_end(work)
             if problem is not None:
                 raise problem
     finally:
         _stop(work)
+
+
+def _next_end(work: _Work) -> BaseException | None:
+    while True:
+        interrupts.look()
+        with contextlib.suppress(queue.Empty):
+            return work.ended.get(timeout=interrupts.patience_s(None))
 
 
 def _stop(work: _Work) -> None:

@@ -8,7 +8,7 @@ packages that somebody named.
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -25,7 +25,7 @@ from octave.errors import (
     OctaveError,
     VersionNotFound,
 )
-from octave.packages import bytecode, private_python, toolchains, uv
+from octave.packages import bytecode, private_python, store, toolchains, uv
 from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
 from octave.packages.ecosystems.pypi_refusals import refusal
@@ -47,6 +47,8 @@ from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.names import pypi_name
 from octave.packages.wheels import Site
 
+_COMPILING = "compiling modules"
+"""No server can have this name, so its lock is nobody else's."""
 _FLOOR_RAISES = 3
 """How often a package further down may ask for a newer Python than the one before."""
 _FLOOR_ASKED = re.compile(r"depends? on Python>=(\d+(?:\.\d+)*)")
@@ -147,7 +149,9 @@ class Pypi:
         missing = site.packages.keys() - compiled
         if missing:
             bench.progress(f"compiling {pin.package}")
-            _compile_modules(missing, site, interpreter, pin, bench)
+            # All cores work at it; whoever waits finds done what both have in common.
+            with store.locked(bench.home, _COMPILING):
+                _compile_modules(missing, site, interpreter, pin, bench)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the name of the console script that starts the server."""
@@ -358,14 +362,18 @@ def _install_on(
 
 
 def _compile_modules(
-    names: Iterable[str], site: Site, interpreter: toolchains.Python, pin: Pin, bench: Bench
+    names: Set[str], site: Site, interpreter: toolchains.Python, pin: Pin, bench: Bench
 ) -> None:
-    sources = {name: site.sources(name) for name in names}
+    archives = {
+        str(row["name"]): bytecode.kept(bench.home.cache, row, interpreter.version)
+        for row in site.held(pin.graph)
+        if row["name"] in names
+    }
+    missing = sorted(names - bytecode.restore_all(archives.items(), site.folder))
+    sources = {name: site.sources(name) for name in missing}
     bytecode.compile_all(interpreter.path, site.folder, chain.from_iterable(sources.values()))
-    for row in site.held(pin.graph):
-        if row["name"] in sources:
-            archive = bytecode.kept(bench.home.cache, row, interpreter.version)
-            bytecode.keep(archive, site.folder, sources[str(row["name"])], interpreter.minor)
+    for name in archives.keys() & missing:
+        bytecode.keep(archives[name], site.folder, sources[name], interpreter.minor)
 
 
 def _sync(pin: Pin, folder: Path, bench: Bench, *options: str | Path) -> None:

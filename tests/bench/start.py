@@ -1,0 +1,97 @@
+"""How long an installed server takes to list its tools and what it weighs, beside npx and uvx.
+
+    .venv/bin/python -m tests.bench.start [--rounds N]
+
+Octave's command for an installed server is run as the runtime runs it; `npx -y` and `uvx` run the
+same version from their own caches, which a first run fills. Interleaved; medians. The weight is
+the PSS of the whole process tree once it is quiet. Linux only.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from octave.home import Home, Workspace
+from octave.packages import lockfile
+from octave.packages.launch import LaunchSpec
+from octave.packages.specs import launch_specs
+from octave.runtime.metrics import tree_memory_bytes
+from tests.bench.memory import MIB, Plain, wait_until_quiet
+
+SHARE = 0.5
+"""Of the time and the weight of npx and uvx; the goal."""
+ROUNDS = 5
+
+
+def ways(root: Path, kind: str, name: str) -> Mapping[str, LaunchSpec]:
+    """Return the commands to compare, by what they are called; installs the server."""
+    home = root / "home"
+    environ = {**os.environ, "OCTAVE_HOME": str(home)}
+    words = [sys.executable, "-m", "octave", "install", "-g", "-q", name]
+    subprocess.run(words, env=environ, check=True, stdout=subprocess.DEVNULL)
+    workspace = Workspace.of_home(Home(home))
+    (spec,) = (each for each in launch_specs(workspace, os.environ) if each.name == name)
+    pin = lockfile.read(workspace.lockfile).pins[name]
+    if kind == "npx":
+        argv: tuple[str, ...] = ("npx", "-y", f"{pin.package}@{pin.version}")
+        more = {"npm_config_cache": str(root / "npm")}
+    else:
+        argv = (find_uv_bin(), "tool", "run", "--from", f"{pin.package}=={pin.version}", pin.entry)
+        more = {"UV_CACHE_DIR": str(root / "uv")}
+    other = replace(spec, argv=argv, environment=lambda: {**spec.environment(), **more})
+    return {"octave": spec, kind: other}
+
+
+@contextmanager
+def greeted(spec: LaunchSpec) -> Iterator[tuple[Plain, float]]:
+    """Yield a server that has listed its tools, and the seconds that took."""
+    began = time.perf_counter()
+    with closing(Plain(spec)) as server:
+        server.greet()
+        yield server, time.perf_counter() - began
+
+
+def compare(root: Path, kind: str, name: str, rounds: int) -> None:
+    found = ways(root, kind, name)
+    for spec in found.values():
+        with greeted(spec):
+            pass
+    seconds: dict[str, list[float]] = {way: [] for way in found}
+    weights: dict[str, list[float]] = {way: [] for way in found}
+    for _ in range(rounds):
+        for way, spec in found.items():
+            with greeted(spec) as (server, took_s):
+                seconds[way].append(took_s)
+                pid = server.process.pid
+                wait_until_quiet([pid])
+                weights[way].append(tree_memory_bytes([pid])[pid] / MIB)
+    shares = []
+    for unit, figures in (("s", seconds), ("MiB", weights)):
+        own, others = (statistics.median(figures[way]) for way in ("octave", kind))
+        shares.append(own / others)
+        print(f"{name}: octave {own:.2f} {unit}, {kind} {others:.2f} {unit}: {own / others:.2f}")
+    print(f"{name}: {'reached' if max(shares) <= SHARE else 'MISSED'}, at most {SHARE:g} of each")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.start")
+    parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    asked = parser.parse_args()
+    for kind, name in (("npx", "everything"), ("uvx", "fetch")):
+        with tempfile.TemporaryDirectory(dir=asked.folder, prefix="bench-start-") as scratch:
+            compare(Path(scratch), kind, name, asked.rounds)
+
+
+if __name__ == "__main__":
+    main()
