@@ -192,7 +192,7 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
         if (found.get("name"), _plain_version(found)) != (row_name(row), row["version"]):
             raise IntegrityFailed(
                 f"`{row['path']}` is not `{row_name(row)}` {row['version']} after the installation",
-                hint="delete the folder `cache` in the home of Octave, then try again",
+                hint="run `octave clean`, then try again",
             )
         try:
             npm_bins.link(folder, found)
