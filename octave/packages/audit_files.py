@@ -42,13 +42,18 @@ def _pypi(pin: Pin, folder: Path) -> list[str]:
         site.check_packages(pin.graph)
     except (IntegrityFailed, InstallFailed) as error:
         return [error.message]
+    # Of no package, and without it the environment's Python finds none of them.
+    lost = [] if (folder / "venv" / "pyvenv.cfg").is_file() else ["`venv/pyvenv.cfg` is missing"]
     changed = site.changed_files()
-    return [f"`{path}` of `{name}` was changed" for name, path in sorted(changed.items())]
+    return lost + [f"`{path}` of `{name}` was changed" for name, path in sorted(changed.items())]
 
 
 def _npm(home: Home, pin: Pin, folder: Path) -> list[str]:
     rows = [row for row in pin.graph if _belongs(row, folder)]
-    staging = store.stage(home, pin.name)
+    try:
+        staging = store.stage(home, pin.name)
+    except OSError as error:
+        raise Unverifiable(f"cannot write `{error.filename}`: {error.strerror}") from error
     try:
         npm_tree.fill(rows, staging, home.cache / "npm-tarballs", None)
         npm_tree.verify(rows, staging, pin.package, pin.entry)

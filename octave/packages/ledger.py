@@ -14,6 +14,9 @@ from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest
 from octave.packages.resolve import answers
 
+_WAIT_S = 120.0
+"""The lock is held for moments; longer is a hung process."""
+
 
 @contextlib.contextmanager
 def changing(workspace: Workspace) -> Iterator[None]:
@@ -22,7 +25,8 @@ def changing(workspace: Workspace) -> Iterator[None]:
     Leaving it with an error puts both files back as they were.
     """
     digest = hashlib.sha256(os.fsencode(workspace.manifest)).hexdigest()[:12]
-    with store.locked(workspace.home, f"manifest.{digest}"):
+    busy = f"changing `{workspace.manifest}`"
+    with store.locked(workspace.home, f"manifest.{digest}", busy=busy, wait_s=_WAIT_S):
         before = {path: _content(path) for path in (workspace.manifest, workspace.lockfile)}
         try:
             yield
