@@ -62,7 +62,9 @@ def open_site(
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
         yield Site(
             workspace=workspace,
-            registry=of_workspace(workspace, also=registry, offline=offline, warn=_note(terms)),
+            registry=of_workspace(
+                workspace, also=registry, offline=offline, warn=_note(terms), progress=step
+            ),
             bench=Bench(
                 workspace.home,
                 os.environ,

@@ -155,6 +155,7 @@ def of_workspace(
     also: str | None = None,
     offline: bool = False,
     warn: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Registries:
     """Return the registries of `workspace`; `also` names one to be asked besides, as `named`."""
     made: list[McpRegistry] = []
@@ -162,7 +163,7 @@ def of_workspace(
     def others() -> list[McpRegistry]:
         # What one was told stays with it: several names of one command ask it once.
         if not made:
-            made.extend(opened(workspace, also=also, offline=offline, warn=warn))
+            made.extend(opened(workspace, also=also, offline=offline, warn=warn, progress=progress))
         return made
 
     return Registries(Registry(bundled_folder()), others)
