@@ -7,8 +7,6 @@ the new one does not come up. The old version stays on disk.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from octave.errors import InstallFailed, OctaveError, StartFailed
 from octave.packages import (
@@ -149,9 +147,12 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
 
 def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin:
     """Return the pin of the newest version; `before` itself where it says the same."""
-    with TemporaryDirectory(prefix="octave-") as folder:
+    scratch = store.stage(site.workspace.home, server.name)
+    try:
         # What resolves may answer from a cache where the registry cannot be reached.
-        newest_of(choice, server.version, Path(folder), site.bench)
+        newest_of(choice, server.version, scratch, site.bench)
+    finally:
+        store.discard(scratch)
     after = resolved(choice, server, site)
     # The first two are known only once it is installed; the last is this machine's affair.
     found = replace(
