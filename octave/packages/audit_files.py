@@ -61,11 +61,23 @@ def _npm(home: Home, pin: Pin, folder: Path) -> list[str]:
         found = _compared(staging / "node_modules", folder / "node_modules")
         return [phrase for path, phrase in found if not _is_in(path, scripted)]
     except NeedsNpm as reason:
-        raise Unverifiable(str(reason)) from reason
+        return _without_tarballs(rows, folder, str(reason))
     except IntegrityFailed as error:
-        raise Unverifiable(f"the cache is damaged: {error.message}") from error
+        return _without_tarballs(rows, folder, f"the cache is damaged: {error.message}")
     finally:
         store.discard(staging)
+
+
+def _without_tarballs(rows: list[GraphRow], folder: Path, reason: str) -> list[str]:
+    """Return which packages are not there at all: more can be told only with the tarballs."""
+    gone = [
+        str(row["path"])
+        for row in rows
+        if not (folder / str(row["path"]) / "package.json").is_file()
+    ]
+    if not gone:
+        raise Unverifiable(reason)
+    return [f"`{path}` is missing" for path in gone]
 
 
 def _belongs(row: GraphRow, folder: Path) -> bool:
