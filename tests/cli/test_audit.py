@@ -37,7 +37,7 @@ def test_a_sound_workspace_has_no_findings_without_the_network(good: World) -> N
     assert (document.code, document.json) == (0, {"findings": [], "notes": []})
 
 
-def test_a_changed_file_is_found_and_the_command_that_mends_it_is_said(good: World) -> None:
+def test_row_69_a_changed_file_is_found_and_put_back(good: World) -> None:
     (module,) = good.home.glob("servers/story-good/*/venv/lib/*/site-packages/*/server.py")
     module.write_text("raise SystemExit\n", encoding="utf-8")
     told = good.octave("audit")

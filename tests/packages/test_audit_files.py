@@ -8,7 +8,7 @@ from octave.packages.lockfile import Pin
 from tests.packages.npm_registry import package_tarball, row, sha512
 
 
-def test_without_the_tarballs_a_package_that_is_gone_is_still_found(tmp_path: Path) -> None:
+def test_row_69_without_the_tarballs_a_package_that_is_gone_is_still_found(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.prepare()
     contents = {name: package_tarball(name) for name in ("root", "part")}
