@@ -104,6 +104,24 @@ def test_row_42_a_verb_that_is_cut_off_at_any_moment_loses_nothing(
     raise AssertionError(f"only {found} of {hits} were hit")
 
 
+def cursor_file(world: World) -> Path:
+    return world.root / ".cursor" / "mcp.json"
+
+
+@pytest.mark.parametrize("verb", ["set story-good version=2.0", "import cursor -y"])
+def test_row_42_what_was_killed_between_the_two_files_is_finished_by_the_same_verb(
+    home: World, verb: str
+) -> None:
+    behind = {path: path.read_bytes() for path in (home.home / "octave.lock", cursor_file(home))}
+    assert octave(home, *verb.split()).code == 0
+    after = home.lockfile
+    for path, content in behind.items():
+        path.write_bytes(content)
+    assert octave(home, "lock", "--check").code == 7
+    assert octave(home, *verb.split()).code == 0
+    assert home.lockfile == after
+
+
 def together(world: World, *verbs: str) -> list[Told]:
     """Run verbs at once; return how each ended."""
     running = [begin(world, *verb.split()) for verb in verbs]
