@@ -305,25 +305,33 @@ def from_json(error: Mapping[str, Any]) -> OctaveError:
 
 
 _STORAGE_HINTS = {
-    errno.ENOSPC: "free some space (the folder `cache` in Octave's home may go), then try again",
+    errno.ENOSPC: "`octave clean` removes what nobody needs; free some space, then try again",
     errno.EFBIG: "a limit on the size of files is too small; raise it, then try again",
     errno.EIO: "the disk reports a fault; check it, or set OCTAVE_HOME to a folder elsewhere",
     errno.ENOTDIR: "a file is where a folder is needed; move it away, or set OCTAVE_HOME elsewhere",
+    errno.EISDIR: "a folder is where a file is needed; move it away, or set OCTAVE_HOME elsewhere",
     errno.ENAMETOOLONG: "set OCTAVE_HOME to a folder with a shorter path",
     errno.ELOOP: "a link leads to itself; remove it, or set OCTAVE_HOME elsewhere",
-    errno.EDQUOT: "the disk quota is used up; free some space, then try again",
+    errno.EDQUOT: "the disk quota is used up; `octave clean` frees some, then try again",
     errno.EROFS: "the file system is read-only; set OCTAVE_HOME to a folder that can be written",
-    errno.EACCES: "check who owns the folder, or set OCTAVE_HOME to a folder of your own",
-    errno.EPERM: "check who owns the folder, or set OCTAVE_HOME to a folder of your own",
+    errno.EACCES: "check who owns it and who may write, or set OCTAVE_HOME to a folder of your own",
+    errno.EPERM: "check who owns it and who may write, or set OCTAVE_HOME to a folder of your own",
 }
+
+
+def storage_hint(error: BaseException) -> str | None:
+    """Return what to do about a file or folder that cannot be used; None for other errors."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _STORAGE_HINTS.get(number) if number is not None else None
 
 
 def from_os_error(error: OSError) -> OctaveError | None:
     """Return the storage error that explains `error`, or None when it is not about storage."""
-    if error.errno not in _STORAGE_HINTS:
+    hint = storage_hint(error)
+    if hint is None:
         return None
     where = f" `{error.filename}`" if error.filename else ""
-    return StorageFailed(f"cannot write{where}: {error.strerror}", hint=_STORAGE_HINTS[error.errno])
+    return StorageFailed(f"cannot write{where}: {error.strerror}", hint=hint)
 
 
 @contextlib.contextmanager

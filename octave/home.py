@@ -13,6 +13,7 @@ lockfile and its state: the home itself, or a project with its state in `.octave
     catalogue/NAME.json        what a server offers; also without its file, after asking again
     servers/*/*/record.json    makes a version installed; its folder is renamed into place
     servers/*/*/pin.lock offered.json              what a return to that version takes
+    servers/*/*/suspect                            an audit found other files than were installed
     run/token run/runtime.json run/ID.run          of one runtime, and gone with it
     README .gitignore, and the configuration files of AI tools
 

@@ -45,7 +45,7 @@ def open_site(
         yield Site(
             workspace=workspace,
             registry=of_workspace(
-                workspace, Asking(os.environ, offline, _note(terms)), also=registry
+                workspace, Asking(os.environ, offline, _note(terms), step), also=registry
             ),
             bench=Bench(
                 workspace.home,

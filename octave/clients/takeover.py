@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from octave.clients.plan import Row, Written, written
 from octave.errors import OctaveError
 from octave.packages import install as story
-from octave.packages import manifest, own, store, workspaces
+from octave.packages import manifest, manifest_change, own, store, workspaces
 from octave.packages.install import Outcome, Request
 from octave.packages.placement import Site
 from octave.packages.secrets import Secrets
@@ -38,6 +38,7 @@ def take(row: Row, site: Site, answers: Mapping[str, str]) -> Result:
     given = None if row.is_present else answers
     said = written(row, look, site.workspace.manifest.parent, given)
     if row.is_present:
+        manifest_change.edited(site.workspace, lambda: False)
         return Result(row, Outcome(row.name, "present"), said)
     try:
         outcome = _taken(row, said, site)

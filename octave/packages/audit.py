@@ -1,8 +1,10 @@
 """The audit of a workspace: what is on disk, approved, deprecated, run at install, or suspicious.
 
-Reads files alone: it starts nothing and works offline.
+Reads files, starts nothing and works offline. A version whose files were changed is noted as such.
 """
 
+import contextlib
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +22,7 @@ from octave.packages.registry import Registry, bundled_folder
 from octave.packages.resolve import difference
 
 Kind = Literal["files", "lock", "definitions", "deprecated", "scripts", "suspicious"]
+_UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _NAMED = 3
 """So many tools or files stand for all; the rest is counted."""
 
@@ -81,8 +84,14 @@ def audit(
 
 
 def _on_disk(workspace: Workspace, pin: Pin, notes: list[str]) -> Iterator[Finding]:
-    home, fix = workspace.home, f"octave uninstall {pin.name}, then install it again"
-    with store.locked(home, pin.name):
+    home, fix = workspace.home, "octave install"
+    with contextlib.ExitStack() as held:
+        # Where nothing can be written, nobody installs or removes it meanwhile.
+        try:
+            held.enter_context(store.locked(home, pin.name))
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
         try:
             store.require(home, pin.name, pin.folder)
             wrong = audit_files.differences(home, pin)
@@ -92,6 +101,7 @@ def _on_disk(workspace: Workspace, pin: Pin, notes: list[str]) -> Iterator[Findi
         except OctaveError as error:
             yield Finding(pin.name, "files", error.message, error.hint or fix)
             return
+    store.suspect(home.servers / pin.name / pin.folder, is_so=bool(wrong))
     if wrong:
         yield Finding(pin.name, "files", f"{_some(wrong)} in `{pin.name}` {pin.version}", fix)
 

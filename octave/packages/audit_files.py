@@ -45,13 +45,18 @@ def _pypi(pin: Pin, folder: Path) -> list[str]:
         site.check_packages(pin.graph)
     except (IntegrityFailed, InstallFailed) as error:
         return [error.message]
+    # Of no package, and without it the environment's Python finds none of them.
+    lost = [] if (folder / "venv" / "pyvenv.cfg").is_file() else ["`venv/pyvenv.cfg` is missing"]
     changed = site.changed_files()
-    return [f"`{path}` of `{name}` was changed" for name, path in sorted(changed.items())]
+    return lost + [f"`{path}` of `{name}` was changed" for name, path in sorted(changed.items())]
 
 
 def _npm(home: Home, pin: Pin, folder: Path) -> list[str]:
     rows = [row for row in pin.graph if _belongs(row, folder)]
-    staging = store.stage(home, pin.name)
+    try:
+        staging = store.stage(home, pin.name)
+    except OSError as error:
+        raise Unverifiable(f"cannot write `{error.filename}`: {error.strerror}") from error
     try:
         npm_tree.fill(rows, staging, home.cache / "npm-tarballs", None)
         npm_tree.verify(rows, staging, pin.package, pin.entry)
@@ -59,11 +64,23 @@ def _npm(home: Home, pin: Pin, folder: Path) -> list[str]:
         found = _compared(staging / "node_modules", folder / "node_modules")
         return [phrase for path, phrase in found if not _is_in(path, scripted)]
     except NeedsNpm as reason:
-        raise Unverifiable(str(reason)) from reason
+        return _without_tarballs(rows, folder, str(reason))
     except IntegrityFailed as error:
-        raise Unverifiable(f"the cache is damaged: {error.message}") from error
+        return _without_tarballs(rows, folder, f"the cache is damaged: {error.message}")
     finally:
         store.discard(staging)
+
+
+def _without_tarballs(rows: list[GraphRow], folder: Path, reason: str) -> list[str]:
+    """Return which packages are not there at all: more can be told only with the tarballs."""
+    gone = [
+        str(row["path"])
+        for row in rows
+        if not (folder / str(row["path"]) / "package.json").is_file()
+    ]
+    if not gone:
+        raise Unverifiable(reason)
+    return [f"`{path}` is missing" for path in gone]
 
 
 def _belongs(row: GraphRow, folder: Path) -> bool:

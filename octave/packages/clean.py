@@ -59,8 +59,9 @@ def clean(home: Home, runs: Callable[[Path], bool], *, dry_run: bool = False) ->
         StorageFailed: something cannot be removed.
         OSError: the home cannot be written.
     """
-    if not home.root.is_dir():
+    if not home.root.exists():
         return Cleaned(())
+    private_folder(home.root)
     notes: list[str] = []
     removed = [
         *_staging(home, dry_run=dry_run),

@@ -3,16 +3,17 @@
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from octave.errors import LockStale
-from octave.home import Workspace, atomic_write
-from octave.packages import kept, lockfile, manifest, store, workspaces
+from octave.home import Workspace
+from octave.packages import kept, lockfile, manifest, store, undo, workspaces
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest
 from octave.packages.resolve import difference
+
+_WAIT_S = 120.0
+"""The lock is held for moments; longer is a hung process."""
 
 
 @contextlib.contextmanager
@@ -22,27 +23,12 @@ def changing(workspace: Workspace) -> Iterator[None]:
     Leaving it with an error puts both files back as they were.
     """
     digest = hashlib.sha256(os.fsencode(workspace.manifest)).hexdigest()[:12]
-    with store.locked(workspace.home, f"manifest.{digest}"):
-        before = {path: _content(path) for path in (workspace.manifest, workspace.lockfile)}
-        try:
-            yield
-        except BaseException:
-            for path, content in before.items():
-                _put_back(path, content)
-            raise
-
-
-def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
-def _put_back(path: Path, content: bytes | None) -> None:
-    # What went wrong matters more than that it could not be undone: it is told first.
-    with contextlib.suppress(OSError):
-        if content is None:
-            path.unlink(missing_ok=True)
-        elif path.read_bytes() != content:
-            atomic_write(path, content, stat.S_IMODE(path.stat().st_mode))
+    busy = f"changing `{workspace.manifest}`"
+    with (
+        store.locked(workspace.home, f"manifest.{digest}", busy=busy, wait_s=_WAIT_S),
+        undo.restored_on_error(workspace.manifest, workspace.lockfile),
+    ):
+        yield
 
 
 def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import tomli_w
 
-from octave.errors import IntegrityFailed
+from octave.errors import IntegrityFailed, storage_hint
 from octave.home import atomic_write
 from octave.packages.definitions import ToolPin
 from octave.packages.graph_rows import HASHES, holds_address, in_order, ordered_keys
@@ -109,7 +109,9 @@ def read(path: Path) -> Lock:
     except FileNotFoundError:
         return Lock("", {})
     except OSError as error:
-        raise IntegrityFailed(f"cannot read `{path}`: {error.strerror}") from error
+        raise IntegrityFailed(
+            f"cannot read `{path}`: {error.strerror}", hint=storage_hint(error)
+        ) from error
     return parse(content, path)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from octave.errors import ManifestError
+from octave.errors import ManifestError, storage_hint
 from octave.packages.names import (
     check_constraint,
     check_header,
@@ -376,7 +376,11 @@ def read_text(path: Path) -> str | None:
         return None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _problem(path, 1, 1, f"it cannot be read: {reason}") from error
+        raise ManifestError(
+            f"`{path}` cannot be read: {reason}",
+            hint=storage_hint(error) or f"check `{path}`, or move it away",
+            details={"path": str(path), "problem": f"it cannot be read: {reason}"},
+        ) from error
     try:
         return content.decode()
     except UnicodeDecodeError as error:

@@ -50,10 +50,10 @@ def edited(workspace: Workspace, change: Callable[[], bool]) -> bool:
     """
     with ledger.changing(workspace):
         was_trusted = is_trusted(workspace)
-        if not change():
-            return False
+        has_changed = change()
+        # Also without: whoever was to do it before may have been killed after the change.
         settle(workspace, was_trusted=was_trusted)
-    return True
+    return has_changed
 
 
 def is_trusted(workspace: Workspace) -> bool:

@@ -61,7 +61,7 @@ class Access:
     warn: Callable[[str], None] = lambda _: None
     """Called with a sentence when what was kept has to do."""
     progress: Callable[[str], None] = lambda _: None
-    """Called with a short sentence while a long list is read."""
+    """Called with a short sentence when one is asked, and while a long list is read."""
     offline: bool = False
     """Never open the network."""
     limits: Limits = field(default_factory=Limits)
@@ -240,6 +240,7 @@ class McpRegistry:
         return found
 
     def _fetch_one(self, name: str) -> dict[str, msgspec.Raw]:
+        self._access.progress(f"asking `{self.name}`")
         path = f"/v0.1/servers/{quote(name, safe='')}/versions/latest"
         with self._link() as link:
             body = link.get(path, {"include_deleted": "true"})
@@ -281,6 +282,7 @@ class McpRegistry:
     ) -> Iterator[msgspec.Raw | None]:
         """Yield the items of all pages; None at the end of a search that goes on."""
         most = self._access.limits.pages if is_whole else self._access.limits.search_pages
+        self._access.progress(f"asking `{self.name}`")
         cursor, seen = None, set[str]()
         left_bytes, count = self._access.limits.listing_bytes, 0
         for _ in range(most):

@@ -76,7 +76,12 @@ def place(
 
 
 def can_run(record: Record, folder: Path, site: Site) -> bool:
-    """Whether interpreter and entry file are still there: others update and remove them."""
+    """Whether interpreter and entry file are still there, and no audit found files changed.
+
+    Others update and remove an interpreter.
+    """
+    if store.is_suspect(folder):
+        return False
     command = store.absolute(record.command, folder, site.workspace.home)
     return all(Path(word).exists() for word in command)
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from octave.errors import Locked, StartFailed, StorageFailed
+from octave.errors import Locked, StartFailed, StorageFailed, storage_hint
 from octave.home import Home, private_folder
 from octave.packages import keyring, secret_file
 from octave.packages.keyring import Index, Keyring, Unusable
@@ -211,7 +211,8 @@ def _of_store(reference: Reference, store: Secrets) -> str:
     except StorageFailed as error:
         raise StartFailed(error.message, hint=error.hint) from error
     except OSError as error:
-        raise _unresolved(reference, f"the store cannot be read: {error.strerror}") from error
+        reason = f"the store cannot be read: {error.strerror}"
+        raise _unresolved(reference, reason, storage_hint(error)) from error
     if found is None:
         server, _, variable = reference.key.partition("/")
         raise _unresolved(

@@ -18,10 +18,11 @@ from filelock import FileLock, Timeout
 
 from octave.errors import Locked, StartFailed
 from octave.home import Home, atomic_write, private_folder
-from octave.packages import interrupts, state_file
+from octave.packages import interrupts, lock_holder, state_file
 
 FORMAT = 1
 RECORD = "record.json"
+_SUSPECT = "suspect"
 LOCK_WAIT_S = 1200.0
 """Longer than the slowest install seen (a compiling one took 371 s), shorter than for ever."""
 LOCK_POLL_S = 0.05
@@ -58,33 +59,44 @@ class Record:
 
 @contextlib.contextmanager
 def locked(
-    home: Home, name: str, waiting: Callable[[str], None] = lambda _: None
+    home: Home,
+    name: str,
+    waiting: Callable[[str], None] = lambda _: None,
+    *,
+    busy: str = "",
+    wait_s: float = LOCK_WAIT_S,
 ) -> Iterator[None]:
     """Hold the lock of server `name`; wait for another process that installs it.
 
+    `busy` says what else a holder is about, where the lock is of something else than a server.
+
     Raises:
-        Locked: it was not free within 20 minutes.
+        Locked: it was not free within `wait_s`.
     """
     private_folder(home.locks)
     lock = FileLock(home.locks / f"{name}.lock", mode=0o600)
+    busy = busy or f"installing `{name}`"
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting(f"waiting for another installation of `{name}`")
+        waiting(f"waiting for another process{_by(lock)}, which is {busy}")
         try:
-            lock.acquire(
-                timeout=LOCK_WAIT_S, poll_interval=LOCK_POLL_S, cancel_check=interrupts.is_over
-            )
+            lock.acquire(timeout=wait_s, poll_interval=LOCK_POLL_S, cancel_check=interrupts.is_over)
         except Timeout as error:
             interrupts.look()
             raise Locked(
-                f"another process has been installing `{name}` for {LOCK_WAIT_S / 60:.0f} minutes",
+                f"another process{_by(lock)} has been {busy} for {wait_s / 60:.0f} minutes",
                 hint="end that process, then try again",
             ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _by(lock: FileLock) -> str:
+    pid = lock_holder.holder(Path(lock.lock_file))
+    return f" ({pid})" if pid else ""
 
 
 def prepare(home: Home) -> None:
@@ -220,6 +232,25 @@ def folders(home: Home, name: str) -> tuple[str, ...]:
         return tuple(sorted(path.name for path in (home.servers / name).iterdir()))
     except OSError:
         return ()
+
+
+def suspect(folder: Path, *, is_so: bool) -> None:
+    """Note whether files of an installed version are not what they should be.
+
+    One that is suspect is built anew by the next install. A home that cannot be written notes
+    nothing.
+    """
+    mark = folder / _SUSPECT
+    with contextlib.suppress(OSError):
+        if is_so:
+            atomic_write(mark, b"")
+        else:
+            mark.unlink(missing_ok=True)
+
+
+def is_suspect(folder: Path) -> bool:
+    """Tell what `suspect` noted."""
+    return (folder / _SUSPECT).exists()
 
 
 def compile_cache(home: Home, name: str, folder: str) -> Path:

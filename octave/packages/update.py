@@ -7,8 +7,6 @@ the new one does not come up. The old version stays on disk.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from octave.errors import (
     InstallFailed,
@@ -183,16 +181,18 @@ def _refuse_republished(before: Pin, after: Pin) -> None:
 
 def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin:
     """Return the pin of the newest version; `before` itself where it says the same."""
+    scratch = store.stage(site.workspace.home, server.name)
     try:
-        with TemporaryDirectory(prefix="octave-") as folder:
-            # What resolves may answer from a cache where the registry cannot be reached.
-            newest_of(choice, server.version, Path(folder), site.bench)
+        # What resolves may answer from a cache where the registry cannot be reached.
+        newest_of(choice, server.version, scratch, site.bench)
         after = resolved(choice, server, site)
     except VersionNotFound as error:
         if "tooYoung" not in error.details:
             raise
         site.bench.note(error.message)
         return before
+    finally:
+        store.discard(scratch)
     if site.bench.min_age is not None and is_newer(before.kind, before.version, after.version):
         # It was chosen before anybody asked for its age.
         return before

@@ -23,6 +23,7 @@ from octave.errors import (
     OctaveError,
     RegistryUnreachable,
     StorageFailed,
+    storage_hint,
 )
 from octave.packages import commands
 from octave.packages.commands import Output
@@ -113,11 +114,12 @@ def failure(output: Output, wanted: str) -> OctaveError:
             "then install it again",
             details={"package": damaged[1], "hashes": values},
         )
-    if re.search(r"No space left on device|Disk quota exceeded|Read-only file system", text):
-        return StorageFailed(
-            f"cannot write while installing `{wanted}`: {last_cause(output.stderr)}",
-            hint="free some space, or set OCTAVE_HOME to a folder with room, then try again",
-        )
+    for number in re.findall(r"\(os error (\d+)\)", text):
+        hint = storage_hint(OSError(int(number), ""))
+        if hint is not None:
+            return StorageFailed(
+                f"cannot write what `{wanted}` takes: {last_cause(output.stderr)}", hint=hint
+            )
     if "network connectivity is disabled" in text or "network was disabled" in text:
         return RegistryUnreachable(
             f"`{wanted}` is not in the cache, and Octave was told to stay offline",
@@ -131,7 +133,14 @@ def failure(output: Output, wanted: str) -> OctaveError:
     if _UNREACHABLE.search(text):
         return RegistryUnreachable(
             f"the package index cannot be reached for `{wanted}`: {last_cause(output.stderr)}",
-            hint="check the network, the proxy and the index settings of uv or pip",
+            hint="check the network, the proxy and the index settings of uv or pip; "
+            "`--offline` installs what is in the cache",
+        )
+    if re.search(r"Because there are no versions of ([\w.-]+) and you require \1[,\s><=~!]", text):
+        return RegistryUnreachable(
+            f"the package index answers, and lists no version of `{wanted}` at all",
+            hint="check that nothing else answers in its place, such as the login page of a "
+            "network, and the index settings of uv or pip",
         )
     elsewhere = _NOT_FOR_HERE.search(text)
     if elsewhere:
@@ -169,7 +178,7 @@ def changed(files: Mapping[str, str]) -> IntegrityFailed:
     package, path = next(iter(files.items()))
     return IntegrityFailed(
         f"`{path}` of `{package}` is not what its package holds",
-        hint="the download cache is damaged: delete `cache/uv` in Octave's home, then try again",
+        hint="the download cache is damaged: run `octave clean`, then try again",
         details={"files": dict(files)},
     )
 

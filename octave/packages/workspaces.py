@@ -22,6 +22,8 @@ from octave.packages import lockfile, state_file
 from octave.packages.manifest import Manifest, Reference
 
 FORMAT = 1
+_OF_HOME = ""
+"""The key of the home's own workspace: no path, so that a home that is moved knows itself."""
 LOCK_WAIT_S = 60.0
 """The lock is held for the milliseconds of one read and write; longer is a hung process."""
 
@@ -118,7 +120,7 @@ def set_previous(workspace: Workspace, name: str, folder: str | None) -> None:
 
 def known_manifests(home: Home) -> list[Path]:
     """Return every manifest that the home knows of, its own included, sorted; not all exist."""
-    return sorted({home.manifest, *(Path(key) for key in _read(home) if Path(key).name)})
+    return sorted({home.manifest, *(Path(key) for key in _read(home) if key != _OF_HOME)})
 
 
 def known_lockfiles(home: Home) -> list[Path]:
@@ -128,7 +130,7 @@ def known_lockfiles(home: Home) -> list[Path]:
 
 
 def _key(workspace: Workspace) -> str:
-    return str(workspace.manifest) if workspace.is_home else os.path.realpath(workspace.manifest)
+    return _OF_HOME if workspace.is_home else os.path.realpath(workspace.manifest)
 
 
 def _digest(content: bytes) -> str:
@@ -139,7 +141,10 @@ def _read(home: Home) -> dict[str, dict[str, Any]]:
     """Return what is known of each manifest, by its path; a broken file knows nothing."""
     known = state_file.read(home.workspaces, FORMAT).get("workspaces")
     entries = known.items() if isinstance(known, dict) else ()
-    return {key: entry for key, entry in entries if isinstance(entry, dict)}
+    found = {key: entry for key, entry in entries if isinstance(entry, dict)}
+    # There are files that know the home by its path.
+    by_path = found.pop(str(home.manifest), None)
+    return found if by_path is None else {_OF_HOME: by_path, **found}
 
 
 def _note(workspace: Workspace, facts: Mapping[str, object]) -> None:

@@ -38,13 +38,37 @@ def test_a_sound_workspace_has_no_findings_without_the_network(good: World) -> N
     assert (document.code, document.json) == (0, {"findings": [], "notes": []})
 
 
-def test_a_changed_file_is_found_and_the_command_that_mends_it_is_said(good: World) -> None:
+def test_row_69_a_changed_file_is_found_and_put_back(good: World) -> None:
     (module,) = good.home.glob("servers/story-good/*/venv/lib/*/site-packages/*/server.py")
     module.write_text("raise SystemExit\n", encoding="utf-8")
     told = good.octave("audit")
     assert told.code == 1
     assert "server.py` of `story-good` was changed in `story-good` 1.0.0\n" in told.stdout
-    assert "  fix: octave uninstall story-good, then install it again\n" in told.stdout
+    assert "  fix: octave install\n" in told.stdout
+
+    assert good.octave("rollback", "story-good", "1.0.0").code != 0
+    mended = good.octave("install", "--json")
+    assert mended.json["results"][0]["status"] == "installed"
+    assert good.octave("audit").code == 0
+    assert good.call("story-good", "echo", "text=hi").stdout == "hi\n"
+
+
+def test_what_is_as_it_was_again_is_not_built_anew(good: World) -> None:
+    (module,) = good.home.glob("servers/story-good/*/venv/lib/*/site-packages/*/server.py")
+    content = module.read_bytes()
+    module.write_bytes(b"")
+    assert good.octave("audit").code == 1
+    module.write_bytes(content)
+    assert good.octave("audit").code == 0
+    assert good.octave("install", "--json").json["results"][0]["status"] == "present"
+
+
+def test_an_environment_without_its_settings_is_found(good: World) -> None:
+    (path,) = good.home.glob("servers/story-good/*/venv/pyvenv.cfg")
+    path.unlink()
+    told = good.octave("audit")
+    assert told.code == 1
+    assert "`venv/pyvenv.cfg` is missing in `story-good` 1.0.0\n" in told.stdout
 
 
 def test_definitions_that_nobody_approved_are_found(good: World) -> None:

@@ -154,6 +154,7 @@ def test_update_tells_what_changed(world: World, registry: RegistryServer) -> No
     assert world.octave("registry", "update").told == (
         0,
         "updated company: 2 servers, 1 new, 1 changed, 1 removed\n",
+        "asking `company`\n"
         "  new: com.example/new\n"
         "  changed: com.example/one\n"
         "  removed: com.example/two\n"

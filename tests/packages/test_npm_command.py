@@ -46,6 +46,13 @@ def test_npms_codes_become_octaves_errors(code, kind):
     assert error.details["code"] == code
 
 
+def test_a_page_in_the_place_of_the_registry_is_no_answer():
+    text = "npm error invalid json response body at http://localhost:9/pkg reason: Unexpected token"
+    error = failure(Output(("node", "npm"), 1, "", text), "`pkg`")
+    assert type(error) is RegistryUnreachable
+    assert "octave clean" in (error.hint or "")
+
+
 def test_npms_wrong_hash_names_the_package_and_both_values():
     wanted, got = "sha512-" + "A" * 86 + "==", "sha512-" + "B" * 86 + "=="
     text = "npm error code EINTEGRITY\nnpm error checksum failed when using sha512: "

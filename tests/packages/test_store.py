@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -161,7 +163,8 @@ def test_one_holds_the_lock_of_a_server_and_the_next_is_told_to_wait(home: Home)
         assert not entered.is_set()
     assert entered.wait(5)
     thread.join(5)
-    assert told == ["waiting for another installation of `good`"]
+    by = f" ({os.getpid()})" if sys.platform == "linux" else ""
+    assert told == [f"waiting for another process{by}, which is installing `good`"]
 
 
 def test_servers_do_not_wait_for_each_other(home: Home) -> None:

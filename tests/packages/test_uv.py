@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from octave.errors import IntegrityFailed, OctaveError, RegistryUnreachable, StorageFailed
+from octave.errors import (
+    InstallFailed,
+    IntegrityFailed,
+    OctaveError,
+    RegistryUnreachable,
+    StorageFailed,
+)
 from octave.home import Home
 from octave.packages import uv
 from octave.packages.commands import Output
@@ -105,6 +111,23 @@ def test_no_variable_changes_what_is_chosen(tmp_path: Path) -> None:
             StorageFailed,
             "No space left",
         ),
+        (
+            "error: Failed to initialize cache at `/c`\n  cause: Permission denied (os error 13)",
+            StorageFailed,
+            "Permission denied",
+        ),
+        (
+            "  cause: Because there are no versions of some-server and you require some-server, we "
+            "can conclude that your\n  requirements are unsatisfiable.",
+            RegistryUnreachable,
+            "no version",
+        ),
+        (
+            "  cause: Because there are no versions of some-server>=5 and you require "
+            "some-server>=5",
+            InstallFailed,
+            "no versions",
+        ),
         ("error: x\n  cause: dns error\n  cause: failed to lookup", RegistryUnreachable, "lookup"),
         ("  cause: Hash mismatch for `a==1`\n", IntegrityFailed, "`a==1`"),
     ],
@@ -115,4 +138,4 @@ def test_what_uv_says_becomes_the_error_it_means(
     error = uv.failure(Output(("uv",), 1, "", text), "some-server")
     assert type(error) is kind
     assert words in error.message
-    assert error.hint
+    assert error.hint or kind is InstallFailed

@@ -150,6 +150,19 @@ def test_a_lockfile_is_read_once_and_then_remembered(project, home):
     assert workspaces.installed(project) == {"x": "from-memory"}
 
 
+def test_a_file_that_knows_the_home_by_its_path_is_understood(home):
+    workspace = Workspace.of_home(home)
+    home.prepare()
+    entry = {"previous": {"x": "1.0-aaaaaaaa"}, "installed": {"x": X_FOLDER}, "lock": ""}
+    content = {"format": 1, "workspaces": {str(home.manifest): entry}}
+    home.workspaces.write_text(json.dumps(content), encoding="utf-8")
+    assert workspaces.previous(workspace) == {"x": "1.0-aaaaaaaa"}
+    assert workspaces.known_manifests(home) == [home.manifest]
+    workspaces.set_previous(workspace, "y", "2.0-bbbbbbbb")
+    assert workspaces.previous(workspace) == {"x": "1.0-aaaaaaaa", "y": "2.0-bbbbbbbb"}
+    assert str(home.manifest) not in home.workspaces.read_text(encoding="utf-8")
+
+
 def test_a_changed_lockfile_is_read_anew(project):
     lockfile.write(project.lockfile, Lock("", {"x": PIN}))
     workspaces.remember(project, {"x": "other"})

@@ -53,6 +53,8 @@ _SETTINGS = {
     # npm waits 10 s and 60 s before it admits that there is no network; milliseconds.
     "npm_config_fetch_retry_mintimeout": "500",
     "npm_config_fetch_retry_maxtimeout": "3000",
+    # And five minutes, three times, for a word of a registry that has gone silent; uv as long.
+    "npm_config_fetch_timeout": "30000",
 }
 _NETWORK = re.compile(
     r"E(?:NOTFOUND|CONNREFUSED|CONNRESET|CONNECTIONTIMEOUT|TIMEDOUT|IDLETIMEOUT|RESPONSETIMEOUT"
@@ -129,10 +131,18 @@ def failure(output: Output, doing: str, names: Mapping[str, str] | None = None) 
             hint="run the command again without `--offline`",
             details=details,
         )
+    if "invalid json response body" in summary:
+        return RegistryUnreachable(
+            f"something else than a package registry answers for {doing}: {summary}",
+            hint="log in where the network asks for it, or check `npm config get registry`; if it "
+            "was answered for good, `octave clean` forgets that",
+            details=details,
+        )
     if _NETWORK.fullmatch(code):
         return RegistryUnreachable(
             f"the package registry cannot be used for {doing}: {summary}",
-            hint="check the network and `npm config get registry`, then try again",
+            hint="check the network and `npm config get registry`; `--offline` installs what is "
+            "in the cache",
             details=details,
         )
     if code in _STORAGE:

@@ -202,7 +202,7 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
         if (found.get("name"), _plain_version(found)) != (row_name(row), row["version"]):
             raise IntegrityFailed(
                 f"`{row['path']}` is not `{row_name(row)}` {row['version']} after the installation",
-                hint="delete the folder `cache` in the home of Octave, then try again",
+                hint="run `octave clean`, then try again",
             )
         missing = unmet(by_path, path, found)
         # A name of a package that lies in the archive itself has no row of its own.
