@@ -1,6 +1,8 @@
 """`install`: servers by name, by package or all of octave.toml."""
 
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +24,8 @@ from octave.errors import UsageError
 from octave.packages import install as story
 from octave.packages import own, variables
 from octave.packages.install import Request
+from octave.packages.placement import Site
+from octave.packages.resolve import folder_of, folder_request, short_name
 from octave.packages.variables import Answers
 
 Names = Annotated[
@@ -69,7 +73,7 @@ def install(
     registry: RegistryOption = None,
     yes: YesOption = False,
 ) -> int:
-    """Install servers: NAME, npm:PACKAGE or pypi:PACKAGE; without names, all of octave.toml."""
+    """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE, a folder; no names: all of octave.toml."""
     terms = manners(context)
     allowed = [allow_scripts, allow_build]
     given = [arg, env, env_file, name, executable, *allowed]
@@ -101,22 +105,17 @@ def install(
         if names and remote:
             outcomes = [each(text, lambda text: own.connect(text, name, site)) for text in names]
         elif names:
+            request = Request(
+                "",
+                name,
+                tuple(arg or ()),
+                answers,
+                executable,
+                scripts=_listed(allow_scripts),
+                builds=_listed(allow_build),
+            )
             outcomes = [
-                each(
-                    text,
-                    lambda text: story.install(
-                        Request(
-                            text,
-                            name,
-                            tuple(arg or ()),
-                            answers,
-                            executable,
-                            scripts=_listed(allow_scripts),
-                            builds=_listed(allow_build),
-                        ),
-                        site,
-                    ),
-                )
+                each(text, lambda text: story.install(_asked_for(text, request, site), site))
                 for text in names
             ]
         else:
@@ -128,3 +127,12 @@ def _listed(words: list[str] | None) -> tuple[str, ...]:
     """Return the names that `words` list, each of them one or several with commas between."""
     names = (name.strip() for word in words or () for name in word.split(","))
     return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _asked_for(text: str, request: Request, site: Site) -> Request:
+    """Return `request` for what `text` means; a folder gives its name to the server."""
+    folder = folder_of(text, Path.cwd())
+    if folder is None:
+        return replace(request, text=text)
+    name = request.name or short_name(folder.name)
+    return replace(request, text=folder_request(folder, site.bench.base), name=name)

@@ -82,6 +82,7 @@ def open_site(
                 step,
                 _note(terms),
                 offline,
+                workspace.manifest.parent,
                 _note(terms) if terms.verbose else lambda _: None,
                 min_age=age,
             ),

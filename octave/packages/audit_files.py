@@ -13,6 +13,7 @@ from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import Home
 from octave.packages import store
 from octave.packages.ecosystems import npm_tree
+from octave.packages.ecosystems.folder_pin import as_packed
 from octave.packages.ecosystems.npm_command import NeedsNpm
 from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow, Pin
@@ -33,6 +34,8 @@ def differences(home: Home, pin: Pin) -> list[str]:
         OSError: the disk cannot be read, or has no room for the comparison.
     """
     folder = home.servers / pin.name / pin.folder
+    if pin.kind == "folder":
+        pin = as_packed(pin)
     return _npm(home, pin, folder) if pin.kind == "npm" else _pypi(pin, folder)
 
 

@@ -35,7 +35,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
+    """`NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`, or a folder as it is typed."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -104,7 +104,8 @@ def install(request: Request, site: Site) -> Outcome:
         with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
-            if not answers(pin, server):
+            # A folder has no version that says whether it is still the locked one.
+            if not answers(pin, server) or choice.kind == "folder":
                 pin = resolved(choice, server, site)
             assert pin is not None
             placed = place(pin, wanted, server, choice.known, site)

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Kind = Literal["npm", "pypi"]
+Kind = Literal["npm", "pypi", "folder"]
 
 _SERVER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _NPM = re.compile(r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[A-Za-z0-9~][A-Za-z0-9._~-]*")
@@ -18,6 +18,7 @@ _PYPI = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
     r"(?:\[[A-Za-z0-9][A-Za-z0-9._-]*(?:, ?[A-Za-z0-9][A-Za-z0-9._-]*)*\])?"
 )
+_FOLDER = re.compile(r"\.{1,2}(?:/[^/\0-\x1f\x7f]+)*")
 _NPM_RANGE = re.compile(r"[A-Za-z0-9.*+<>=~^| _-]+")
 _PEP440_CLAUSE = re.compile(r"(?:~=|===?|!=|<=?|>=?)? *v?[0-9][A-Za-z0-9.+!_-]*(?:\.\*)?")
 _NPM_ONLY = re.compile(r"([~^]) *v?([0-9]+(?:\.[0-9]+){0,2})")
@@ -49,10 +50,10 @@ def check_server_name(text: str) -> str:
 
 
 def split_package(text: str) -> tuple[Kind, str]:
-    """Return kind and name of `npm:NAME` or `pypi:NAME[EXTRA,...]`.
+    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA,...]` or `folder:PATH`.
 
     Raises:
-        ValueError: the kind is neither, or the name cannot be one.
+        ValueError: the kind is none of them, or the name cannot be one.
     """
     kind, colon, name = text.partition(":")
     if kind == "npm" and colon:
@@ -63,7 +64,11 @@ def split_package(text: str) -> tuple[Kind, str]:
         if _PYPI.fullmatch(name):
             return "pypi", name
         raise ValueError(f'"{name}" cannot be the name of a PyPI package')
-    raise ValueError(f'"{text}" is neither "npm:NAME" nor "pypi:NAME"')
+    if kind == "folder" and colon:
+        if _FOLDER.fullmatch(name):
+            return "folder", name
+        raise ValueError(f'"{name}" is not a relative path such as "./server"')
+    raise ValueError(f'"{text}" is not KIND:NAME, such as "npm:NAME"')
 
 
 def pypi_name(text: str) -> str:
@@ -71,7 +76,7 @@ def pypi_name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", text.partition("[")[0]).lower()
 
 
-def check_range(kind: Kind, text: str) -> str:
+def check_range(kind: str, text: str) -> str:
     """Return `text` when it can be a version or range of that ecosystem, `*` and `latest` too.
 
     Raises:
@@ -79,6 +84,8 @@ def check_range(kind: Kind, text: str) -> str:
     """
     if text in {"*", "latest"}:
         return text
+    if kind == "folder":
+        raise ValueError("a folder has the version that it has: there is none to choose")
     if kind == "npm":
         if _NPM_RANGE.fullmatch(text) and not text.startswith(("-", " ")):
             return text

@@ -8,7 +8,7 @@ from pathlib import Path
 from octave.errors import InstallFailed
 from octave.home import Home
 from octave.packages import toolchains
-from octave.packages.ecosystems import pypi
+from octave.packages.ecosystems import folder, pypi
 from octave.packages.ecosystems.base import Bench, Newest, Wanted
 from octave.packages.ecosystems.npm_versions import check_wanted, find_version, required_node
 from octave.packages.resolve import Choice, require_index
@@ -46,4 +46,5 @@ def _npm(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
 _NEWEST: Mapping[str, Callable[[Wanted, Path, Bench], Newest]] = {
     "npm": _npm,
     "pypi": pypi.newest,
+    "folder": folder.newest,
 }

@@ -1,5 +1,6 @@
 """From what a person asked for to a `Pin`: which package is meant, then exactly which bytes."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,8 +40,29 @@ class Choice:
         return f"{self.kind}:{self.package}"
 
 
+def folder_of(text: str, here: Path) -> Path | None:
+    """Return the folder that `text`, typed in the folder `here`, means; None for other requests.
+
+    Raises:
+        UsageError: it can only mean a folder, and there is none.
+    """
+    if text not in {".", ".."} and not text.startswith(("./", "../", "/")):
+        return None
+    place = Path(os.path.realpath(here / text))
+    if not place.is_dir():
+        raise UsageError(f"`{text}` is no folder", hint="name a folder with a package in it")
+    return place
+
+
+def folder_request(place: Path, base: Path) -> str:
+    """Return `folder:PATH` for the folder `place`; the path counts from the manifest's, `base`."""
+    path = os.path.relpath(place, os.path.realpath(base))
+    return f"folder:{path if path.startswith('.') else f'./{path}'}"
+
+
 def choose(text: str, registry: Lookup) -> Choice:
-    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`.
+    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]` or
+    `folder:PATH`.
 
     Raises:
         UsageError: the text names no package.
@@ -183,7 +205,7 @@ def _of_package(
 
 
 def _package_and_range(text: str) -> tuple[str, str, str]:
-    source, version_range = _split_range(text)
+    source, version_range = (text, "*") if text.startswith("folder:") else _split_range(text)
     try:
         kind, package = split_package(source)
     except ValueError as error:
@@ -197,7 +219,7 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
 
 def _check_range(kind: str, version_range: str) -> None:
     try:
-        check_range("npm" if kind == "npm" else "pypi", version_range)
+        check_range(kind, version_range)
     except ValueError as error:
         raise UsageError(f"no such version can be asked for: {error}") from error
 

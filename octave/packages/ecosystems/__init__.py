@@ -8,6 +8,7 @@ from octave.packages.ecosystems.base import Ecosystem
 _CLASSES = {
     "npm": ("octave.packages.ecosystems.npm", "Npm"),
     "pypi": ("octave.packages.ecosystems.pypi", "Pypi"),
+    "folder": ("octave.packages.ecosystems.folder", "Folder"),
 }
 
 
@@ -31,4 +32,4 @@ class _Ecosystems(Mapping[str, Ecosystem]):
 
 
 ECOSYSTEMS: Mapping[str, Ecosystem] = _Ecosystems()
-"""By the kind in front of a package: `npm:NAME`, `pypi:NAME`."""
+"""By the kind in front of a package: `npm:NAME`, `pypi:NAME`, `folder:PATH`."""

@@ -1,4 +1,4 @@
-"""What one package ecosystem can do for Octave; npm and PyPI are the two implementers."""
+"""What one package ecosystem can do for Octave; npm, PyPI and folders implement it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,6 +68,8 @@ class Bench:
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence the user should read: a deprecation, an ignored setting."""
     offline: bool = False
+    base: Path = Path()
+    """The manifest's folder, from which relative paths in it count."""
     detail: Callable[[str], None] = lambda _: None
     """Called with a sentence for whoever wants to know more: why npm was needed."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)

@@ -46,6 +46,8 @@ from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
+TARBALLS = "npm-tarballs"
+"""The folder in the cache."""
 _NOTE_CHARACTERS = 300
 
 
@@ -66,7 +68,7 @@ class Npm:
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {wanted.package} {version}")
         rows = _lock(wanted, version, overrides, node, staging, bench)
-        node = _node_for(requires, rows, bench)
+        node = node_for(requires, rows, bench)
         root = next(row for row in rows if row["path"] == root_path(wanted.package))
         entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
         return Resolved(
@@ -76,7 +78,7 @@ class Npm:
             requires={"node": requires[0]} if requires else {},
             toolchain={"node": node.version.partition(".")[0]},
             entry=entry,
-            notes=tuple(_notes(wanted.package, found, rows, node, bench)),
+            notes=tuple(notes(wanted.package, found, rows, node, bench)),
         )
 
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
@@ -94,7 +96,7 @@ class Npm:
             npm_tree.fill(
                 rows,
                 target,
-                bench.home.cache / "npm-tarballs",
+                bench.home.cache / TARBALLS,
                 _access(rows, node, target.parent, bench),
             )
         except NeedsNpm as reason:
@@ -223,10 +225,10 @@ def _lock(
 
 def _node_of(pin: Pin, bench: Bench) -> Node:
     asked = pin.requires.get("node")
-    return _node_for((asked,) if asked else (), pin.graph, bench)
+    return node_for((asked,) if asked else (), pin.graph, bench)
 
 
-def _node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
+def node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
     """Return a node for the package, and for its dependencies where one can be had.
 
     npm only warns when a dependency asks for another node, and most of those work.
@@ -252,9 +254,10 @@ def _fits(version: str, version_range: str) -> bool:
         return True
 
 
-def _notes(
+def notes(
     package: str, found: Mapping[str, Any], rows: Sequence[GraphRow], node: Node, bench: Bench
 ) -> Iterable[str]:
+    """Yield what a user should read about what npm's `view` or a package.json `found`."""
     deprecated = found.get("deprecated")
     if deprecated:
         text = " ".join(str(deprecated).split())[:_NOTE_CHARACTERS]

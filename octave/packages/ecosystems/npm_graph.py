@@ -14,7 +14,7 @@ from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow
 
 NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]*")
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
+VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
 _SHA512 = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
 _PATH = re.compile(rf"node_modules/{NAME.pattern}(?:/node_modules/{NAME.pattern})*")
 _MAPS = ("dependencies", "optionalDependencies", "peerDependencies")
@@ -54,7 +54,7 @@ def rows_from_lock(
             hint="install a newer node with its npm, then try again",
         )
     packages = lock.get("packages", {})
-    rows = [_row(path, entry, package) for path, entry in sorted(packages.items()) if path]
+    rows = [row_of(path, entry, package) for path, entry in sorted(packages.items()) if path]
     _require_scripts(scripts, rows, package)
     return tuple(
         {**row, "runScripts": True}
@@ -79,7 +79,12 @@ def _require_scripts(scripts: Collection[str], rows: Collection[GraphRow], packa
         )
 
 
-def _row(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:
+def row_of(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:
+    """Return the row of one `entry` of a package-lock's `packages`, for the graph of `package`.
+
+    Raises:
+        InstallFailed: as `rows_from_lock`.
+    """
     # npm leaves `resolved` out for packages of the registry, so what is left is something else.
     if entry.get("link") or "resolved" in entry or not _PATH.fullmatch(path):
         raise InstallFailed(
@@ -165,7 +170,7 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
         sound = (
             _PATH.fullmatch(path)
             and NAME.fullmatch(row_name(row))
-            and _VERSION.fullmatch(str(row.get("version", "")))
+            and VERSION.fullmatch(str(row.get("version", "")))
             and (_in_bundle(row) or _SHA512.fullmatch(str(row.get("integrity", ""))))
         )
         if not sound:
