@@ -11,6 +11,7 @@ from typing import Any
 
 from octave.errors import OctaveError, UsageError
 from octave.packages import (
+    bundles,
     ledger,
     lockfile,
     manifest,
@@ -23,7 +24,7 @@ from octave.packages import (
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.placement import Placed, Site, place, undone_on_error
-from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
+from octave.packages.resolve import Choice, answers, choose, described, of_manifest, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
@@ -34,7 +35,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
+    """As `choose` reads it, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -74,7 +75,8 @@ def install(request: Request, site: Site) -> Outcome:
     Raises:
         OctaveError: nothing was installed, the previous state is untouched.
     """
-    choice = choose(request.text, site.registry)
+    request = replace(request, text=bundles.from_file(request.text, site.bench))
+    choice = described(choose(request.text, site.registry), site.bench)
     if choice.entry is not None and choice.entry.registry:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})

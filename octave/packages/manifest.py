@@ -18,6 +18,7 @@ from octave.errors import ManifestError
 from octave.packages.names import (
     check_constraint,
     check_header,
+    check_mount,
     check_range,
     check_server_name,
     check_variable,
@@ -65,7 +66,7 @@ class ServerEntry:
 
     name: str
     package: str | None = None
-    """`npm:NAME` or `pypi:NAME[EXTRA,...]`."""
+    """`npm:NAME`, `pypi:NAME[EXTRA,...]`, `oci:IMAGE` or `mcpb:URL#sha256=HEX`."""
     version: str = "*"
     constraints: tuple[str, ...] = ()
     args: tuple[Value, ...] = ()
@@ -89,6 +90,8 @@ class ServerEntry:
     headers: Mapping[str, Value] = field(default_factory=dict)
     executable: str | None = None
     """Which of the package's executables; the key `bin`."""
+    mounts: tuple[str, ...] = ()
+    """What its container sees of this machine, as written: `SOURCE:TARGET[:ro]`."""
     node_flags: tuple[str, ...] | None = None
     """What its node is started with in place of Octave's choice; None: that choice."""
     registry_name: str | None = None
@@ -173,6 +176,7 @@ SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "constraints": ("constraints", _words(check_constraint)),
     "bin": ("executable", word),
     "node_flags": ("node_flags", array(_flag)),
+    "mounts": ("mounts", _words(check_mount)),
     "args": ("args", array(value)),
     "env": ("env", table(check_variable, value)),
     "pass_env": ("pass_env", _words(check_variable)),
@@ -198,6 +202,7 @@ _BELONGS: Mapping[str, str] = {
     "constraints": "package",
     "bin": "package",
     "node_flags": "package",
+    "mounts": "package",
     "headers": "url",
     "registry_name": "package",
     "pinned": "package",
@@ -220,8 +225,10 @@ def _entry(name: str, raw: object) -> ServerEntry:
             check_range(split_package(fields["package"])[0], fields["version"])
         except ValueError as error:
             raise WrongValue(f"{{}}: {error}", ("version",)) from None
-    if "node_flags" in fields and not fields["package"].startswith("npm:"):
-        raise WrongValue("{} goes with npm packages alone", ("node_flags",))
+    if "node_flags" in fields and not fields["package"].startswith(("npm:", "mcpb:")):
+        raise WrongValue("{} goes with npm packages and bundles alone", ("node_flags",))
+    if "mounts" in fields and not fields["package"].startswith("oci:"):
+        raise WrongValue("{} goes with container images alone", ("mounts",))
     fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
     if fields.get("auto_start"):
         fields.setdefault("idle_timeout_s", None)

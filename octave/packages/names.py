@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Kind = Literal["npm", "pypi"]
+Kind = Literal["npm", "pypi", "mcpb", "oci"]
 
 _SERVER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _NPM = re.compile(r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[A-Za-z0-9~][A-Za-z0-9._~-]*")
@@ -18,6 +18,17 @@ _PYPI = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
     r"(?:\[[A-Za-z0-9][A-Za-z0-9._-]*(?:, ?[A-Za-z0-9][A-Za-z0-9._-]*)*\])?"
 )
+_BUNDLE = re.compile(
+    r"(?:https?://[A-Za-z0-9.\[\]:-]+/[!-\"$-~]+|[A-Za-z0-9_][A-Za-z0-9._ -]*)#sha256=[0-9a-f]{64}"
+)
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:[a-z0-9.-]+\.[a-z0-9-]+|localhost|[a-z0-9-]+(?=:))(?::[0-9]{{1,5}})?/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+)
+_IMAGE_CHARACTERS = 255
+"""The longest name of an image with its host (distribution, reference/reference.go)."""
+_IMAGE_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64}")
 _NPM_RANGE = re.compile(r"[A-Za-z0-9.*+<>=~^| _-]+")
 _PEP440_CLAUSE = re.compile(r"(?:~=|===?|!=|<=?|>=?)? *v?[0-9][A-Za-z0-9.+!_-]*(?:\.\*)?")
 _NPM_ONLY = re.compile(r"([~^]) *v?([0-9]+(?:\.[0-9]+){0,2})")
@@ -48,11 +59,15 @@ def check_server_name(text: str) -> str:
     raise ValueError("a server's name is 1 to 40 of a-z, 0-9 and -, and does not begin with -")
 
 
+class NoHash(ValueError):
+    """A bundle is named, but not what its bytes must be."""
+
+
 def split_package(text: str) -> tuple[Kind, str]:
-    """Return kind and name of `npm:NAME` or `pypi:NAME[EXTRA,...]`.
+    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA]`, `mcpb:URL#sha256=HEX`, `oci:NAME`.
 
     Raises:
-        ValueError: the kind is neither, or the name cannot be one.
+        ValueError: the kind is none of them, or the name cannot be one.
     """
     kind, colon, name = text.partition(":")
     if kind == "npm" and colon:
@@ -63,7 +78,32 @@ def split_package(text: str) -> tuple[Kind, str]:
         if _PYPI.fullmatch(name):
             return "pypi", name
         raise ValueError(f'"{name}" cannot be the name of a PyPI package')
-    raise ValueError(f'"{text}" is neither "npm:NAME" nor "pypi:NAME"')
+    if kind == "mcpb" and colon:
+        return "mcpb", _check_bundle(name)
+    if kind == "oci" and colon:
+        if _IMAGE.fullmatch(name) and len(name) <= _IMAGE_CHARACTERS:
+            return "oci", name
+        raise ValueError(f'"{name}" cannot be the name of a container image')
+    raise ValueError(
+        f'"{text}" is none of "npm:NAME", "pypi:NAME", "oci:IMAGE" and "mcpb:URL#sha256=HEX"'
+    )
+
+
+def _check_bundle(text: str) -> str:
+    if _BUNDLE.fullmatch(text):
+        return text
+    if "#" not in text:
+        raise NoHash(f'"{text}" has no hash: "mcpb:URL#sha256=HEX"')
+    raise ValueError(f'"{text}" is not the place of a bundle such as "https://HOST/X.mcpb"')
+
+
+def split_image(text: str) -> tuple[str, str]:
+    """Return name and version of `NAME`, `NAME:TAG` or `NAME@sha256:HEX`; a digest beats a tag."""
+    name, _, digest = text.partition("@")
+    bare, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        bare, tag = name, ""
+    return bare, digest or tag
 
 
 def check_range(kind: Kind, text: str) -> str:
@@ -74,6 +114,12 @@ def check_range(kind: Kind, text: str) -> str:
     """
     if text in {"*", "latest"}:
         return text
+    if kind == "mcpb":
+        raise ValueError(f'a bundle has the one version that is in it, not "{text}"')
+    if kind == "oci":
+        if _IMAGE_VERSION.fullmatch(text):
+            return text
+        raise ValueError(f'"{text}" is neither a tag nor a digest "sha256:HEX"')
     if kind == "npm":
         if _NPM_RANGE.fullmatch(text) and not text.startswith(("-", " ")):
             return text
@@ -108,6 +154,20 @@ def check_constraint(text: str) -> str:
     if _CONSTRAINT.fullmatch(text):
         return text
     raise ValueError(f'"{text}" is not a limit such as "mcp<2"')
+
+
+def check_mount(text: str) -> str:
+    """Return `text` when it gives a container a folder of this machine: `SOURCE:TARGET[:ro]`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    is_plain = text.isprintable() and not any(sign in text for sign in ',"')
+    if is_plain and source and target.startswith("/") and mode in {"", "ro", "rw"}:
+        return text
+    raise ValueError(f'"{text}" is not a folder for a container such as "~/notes:/notes:ro"')
 
 
 def check_variable(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from octave.errors import IntegrityFailed, StartFailed
 from octave.home import Workspace
-from octave.packages import definitions, kept, lockfile, store, trial
+from octave.packages import containers, definitions, kept, lockfile, store, trial
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
@@ -72,9 +72,12 @@ def place(
 
 
 def can_run(record: Record, folder: Path, site: Site) -> bool:
-    """Whether interpreter and entry file are still there: others update and remove them."""
+    """Whether interpreter and entry file, or the image, are still there: others remove them."""
     command = store.absolute(record.command, folder, site.workspace.home)
-    return all(Path(word).exists() for word in command)
+    if not all(Path(word).exists() for word in command):
+        return False
+    reference = f"{record.package}@{record.integrity}"
+    return record.kind != "oci" or containers.is_there(command[0], reference, site.bench)
 
 
 def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:

@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
-from octave.errors import InstallFailed, UsageError
+from octave.errors import InstallFailed, IntegrityFailed, UsageError
+from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
-from octave.packages.names import check_range, split_package
+from octave.packages.names import Kind, NoHash, check_range, split_image, split_package
 from octave.packages.registry import Entry, Lookup, PackageChoice
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
@@ -29,6 +31,8 @@ class Choice:
     entry: Entry | None = None
     """None for a package the registry does not know."""
     known: PackageChoice | None = None
+    is_described: bool = False
+    """Whether `known` holds what the package itself tells, see `described`."""
 
     @property
     def source(self) -> str:
@@ -37,7 +41,9 @@ class Choice:
 
 
 def choose(text: str, registry: Lookup) -> Choice:
-    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`.
+    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`.
+
+    Or `oci:IMAGE[:TAG]`, `oci:IMAGE@sha256:HEX`, `mcpb:URL#sha256=HEX`.
 
     Raises:
         UsageError: the text names no package.
@@ -83,13 +89,30 @@ def _of_registry(found: Choice, full_name: str, registry: Lookup) -> Choice:
     return replace(found, entry=entry, known=known)
 
 
+def described(choice: Choice, bench: Bench) -> Choice:
+    """Return `choice` with what only the package itself can tell before it is installed.
+
+    Bundles alone tell more than their registry, and are fetched for it; doing it twice is once.
+
+    Raises:
+        IntegrityFailed, PackageNotFound, RegistryUnreachable, InstallFailed.
+    """
+    if choice.kind != "mcpb" or choice.is_described:
+        return choice
+    known = bundles.known_of(choice.package, choice.known, bench)
+    return replace(choice, known=known, is_described=True)
+
+
 def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> Pin:
     """Resolve `choice` to the last byte, within what the manifest's `server` allows.
 
     Raises:
         PackageNotFound, VersionNotFound, Ambiguous, RegistryUnreachable, InstallFailed.
     """
+    choice = described(choice, bench)
     known = choice.known
+    if choice.kind == "oci":
+        require_runnable(choice, bench)
     if known is not None and known.index_host:
         require_index(known, staging, bench)
     constraints = (*(known.constraints if known else ()), *server.constraints)
@@ -101,6 +124,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
             constraints=constraints,
             executable=executable,
             requires=known.requires if known else {},
+            told=known.version if known else "",
         ),
         staging,
         bench,
@@ -127,6 +151,29 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         constraints=tuple(constraints),
         requires=dict(resolved.requires),
         toolchain=dict(resolved.toolchain),
+    )
+
+
+def require_runnable(choice: Choice, bench: Bench) -> None:
+    """Refuse a container image that cannot be run here, and say what else there is.
+
+    Raises:
+        InstallFailed: it wants what Octave does not do, or neither docker nor podman is here.
+    """
+    known, entry = choice.known, choice.entry
+    if known is not None and not known.installable:
+        raise InstallFailed(
+            f"`{choice.source}` is not run by Octave, which would not get the right one or not "
+            "run it as it wants to be",
+            hint=f"`octave info {entry.request if entry else choice.source}` says why",
+        )
+    if containers.found(bench) or entry is None:
+        return
+    remote = f"octave install {entry.request} --remote, or " if entry.remotes else ""
+    raise InstallFailed(
+        f"`{entry.request}` comes as the container image `{choice.package}` alone, which needs "
+        "docker or podman, and neither is on PATH",
+        hint=f"{remote}install docker or podman{'' if remote else ', then try again'}",
     )
 
 
@@ -160,7 +207,8 @@ def answers(pin: Pin | None, server: ServerEntry) -> bool:
 
 def short_name(package: str) -> str:
     """Return a server name made from a package's name: `@x/server-memory` gives `memory`."""
-    bare = re.sub(r"\[.*", "", package).rpartition("/")[2].lower()
+    bare = re.sub(r"\[.*|[#?].*", "", package).rpartition("/")[2].lower()
+    bare = re.sub(r"\.(?:mcpb|dxt)$", "", bare)
     bare = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
     plain = _WRAPPING.sub("", _WRAPPING.sub("", bare)) or bare
     return plain[:40].rstrip("-")
@@ -179,6 +227,11 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
     source, version_range = _split_range(text)
     try:
         kind, package = split_package(source)
+    except NoHash as error:
+        raise IntegrityFailed(
+            f"`{text}` does not say what its bytes must be, so nobody could tell what arrives",
+            hint=f"octave install '{text}#sha256=HEX', with the sha256 its publisher tells",
+        ) from error
     except ValueError as error:
         raise UsageError(
             f"`{text}` names no package: {error}",
@@ -190,12 +243,17 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
 
 def _check_range(kind: str, version_range: str) -> None:
     try:
-        check_range("npm" if kind == "npm" else "pypi", version_range)
+        check_range(cast("Kind", kind), version_range)
     except ValueError as error:
         raise UsageError(f"no such version can be asked for: {error}") from error
 
 
 def _split_range(text: str) -> tuple[str, str]:
+    if text.startswith("mcpb:"):
+        return text, "*"
+    if text.startswith("oci:"):
+        image, version = split_image(text.removeprefix("oci:"))
+        return f"oci:{image}", version or "*"
     # An npm scope begins with `@` right after the kind; the range follows the last one.
     name, at, version_range = text.rpartition("@")
     if at and name and not name.endswith(":"):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from octave.errors import InstallFailed, OctaveError, UsageError, VersionNotFound
 from octave.packages import (
+    bundles,
     kept,
     ledger,
     lockfile,
@@ -61,8 +62,7 @@ def _target(server: ServerEntry, version: str | None, current: Pin | None, site:
     there = {
         folder: pin
         for folder, pin in kept.pins(workspace.home, server.name).items()
-        if f"{pin.kind}:{pin.package}" == server.package
-        and (current is None or folder != current.folder)
+        if bundles.is_of(server, pin) and (current is None or folder != current.folder)
     }
     before = workspaces.previous(workspace).get(server.name, "")
     if version is None and before in there:
@@ -93,6 +93,7 @@ def _matched(server: ServerEntry, pin: Pin) -> tuple[ServerEntry, Pin]:
     Raises:
         UsageError: the manifest wants something else of it by now.
     """
+    server = bundles.named(server, pin)
     if is_in_range(pin.kind, pin.version, server.version):
         pin = replace(pin, request=f"{server.package}@{server.version}")
     else:
@@ -135,6 +136,7 @@ def _write_down(
             key = ("version",)
             values: dict[tuple[str, ...], object] = {} if is_any else {key: server.version}
             manifest_edit.change_server(workspace.manifest, name, values, [key] if is_any else ())
+        bundles.write_name(workspace, pin)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, name: pin})
         kept.restore_lists(workspace, pin)

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from octave.errors import InstallFailed, OctaveError, StartFailed
 from octave.packages import (
+    bundles,
     kept,
     ledger,
     lockfile,
@@ -111,6 +112,7 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
     record = None if before is None else store.find(home, name, before.folder)
     if before is None or record is None:
         raise InstallFailed(f"`{name}` is not installed", hint="octave install")
+    server = bundles.followed(server, site.registry)
     choice = of_manifest(server, site.registry)
     after = _newest(choice, server, before, site)
     if after == before:
@@ -217,11 +219,13 @@ def _write_down(site: Site, before: Pin, placed: Placed) -> None:
         workspaces.require_trust(workspace, wanted)
         pins = lockfile.read(workspace.lockfile).pins
         server = wanted.servers.get(name)
-        if server is None or not answers(placed.pin, server) or pins.get(name) != before:
+        named = None if server is None else bundles.named(server, placed.pin)
+        if named is None or not answers(placed.pin, named) or pins.get(name) != before:
             raise OctaveError(
                 f"`{name}` was changed by somebody else meanwhile, so it was not updated",
                 hint=f"octave update {name}",
             )
+        bundles.write_name(workspace, placed.pin)
         ledger.write_pins(workspace, {**pins, name: placed.pin})
         keep_offered(site, placed)
 
@@ -258,6 +262,7 @@ def _return(site: Site, old: _Old) -> None:
     workspace, name = site.workspace, old.pin.name
     store.rewrite(workspace.home, old.record, old.pin.folder)
     with ledger.changing(workspace):
+        bundles.write_name(workspace, old.pin)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, name: old.pin})
         kept.restore_lists(workspace, old.pin)

@@ -40,7 +40,7 @@ def test_deprecated_and_deleted_are_told_with_their_reason(
     assert reader.names("com.") == ["com.example/odd", "com.example/old"]
 
 
-@pytest.mark.parametrize("kind", ["nuget", "cargo", "go", "mcpb", "oci", "", "npm\0", "Npm"])
+@pytest.mark.parametrize("kind", ["nuget", "cargo", "go", "mcpb", "docker", "", "npm\0", "Npm"])
 def test_a_kind_of_package_nobody_knows_is_shown_and_not_installed(
     registry: RegistryServer, reader: Reader, kind: str
 ) -> None:

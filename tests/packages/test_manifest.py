@@ -222,7 +222,7 @@ def test_a_byte_order_mark_and_windows_line_breaks_are_read(path):
         (
             '[servers.x]\npackage = "left-pad"\n',
             (2, 1),
-            '`package` in [servers.x]: "left-pad" is neither "npm:NAME" nor "pypi:NAME"',
+            '`package` in [servers.x]: "left-pad" is none of "npm:NAME", "pypi:NAME"',
         ),
         (
             '[servers.x]\npackage = "pypi:x"\nversion = "^1.2"\n',
@@ -257,7 +257,7 @@ def test_a_byte_order_mark_and_windows_line_breaks_are_read(path):
         (
             '[servers.x]\nnode_flags = []\npackage = "pypi:x"\n',
             (2, 1),
-            "`node_flags` in [servers.x] goes with npm packages alone",
+            "`node_flags` in [servers.x] goes with npm packages and bundles alone",
         ),
         (
             '[servers.x]\npackage = "npm:x"\nnode_flags = [\n  "--jitless",\n  "evil.js",\n]\n',
