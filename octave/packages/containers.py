@@ -180,6 +180,26 @@ def _image(found: Mapping[str, Any], reference: str) -> Image:
     return Image(tuple(dict.fromkeys(digests)), {k: str(v) for k, v in labels.items()}, digest)
 
 
+def reference(package: str, digest: str) -> str:
+    """Return the one name of an image that cannot come to mean another."""
+    return f"{package}@{digest}"
+
+
+def fetch(used: Tool, reference: str, bench: "Bench", *, anew: bool) -> tuple[Image, str]:
+    """Return the image, pulled `anew` or where it is not there, and what its pull wrote.
+
+    Raises:
+        PackageNotFound, VersionNotFound, RegistryUnreachable, InstallFailed: as `pull`.
+    """
+    image, told = None if anew else inspect(used, reference, bench), ""
+    if image is None:
+        told = pull(used, reference, bench)
+        image = inspect(used, reference, bench)
+    if image is None:
+        raise InstallFailed(f"`{used.path}` has pulled `{reference}`, and does not have it")
+    return image, told
+
+
 def pull(used: Tool, reference: str, bench: "Bench") -> str:
     """Fetch the image `reference`; return what the tool wrote. Blocks for as long as it takes.
 
@@ -283,8 +303,8 @@ class Run:
     server: str
     tool: str
     """Absolute path of docker or podman."""
-    reference: str
-    """The image with its digest."""
+    image: str
+    """With its digest."""
     variables: tuple[str, ...] = ()
     """Names alone; the tool takes the values from its environment."""
     mounts: tuple[str, ...] = ()
@@ -311,7 +331,7 @@ def argv(wanted: Run) -> tuple[str, ...]:
     for mount in wanted.mounts:
         words += ["--mount", _mount(mount)]
     launcher = (sys.executable, "-I", "-S", container_launcher.__file__)
-    return (*launcher, wanted.tool, wanted.server, *words, wanted.reference)
+    return (*launcher, wanted.tool, wanted.server, *words, wanted.image)
 
 
 def _mount(text: str) -> str:

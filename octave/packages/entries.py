@@ -6,12 +6,12 @@ of package that Octave cannot install is shown, not refused.
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from octave.errors import InstallFailed, IntegrityFailed, ServerNotFound
 from octave.packages import run_arguments, server_json
-from octave.packages.names import split_image, split_package
+from octave.packages.names import split_image, split_package, with_host
 from octave.packages.server_json import (
     Extension,
     Figures,
@@ -295,7 +295,7 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
     run = run_arguments.RunArguments()
     if kind == "oci":
         run = run_arguments.read(package.runtime_arguments, identifier)
-        identifier, tag = split_image(identifier)
+        identifier, tag = split_image(with_host(identifier, package.registry_base_url))
         version = tag or version
     elif kind == "mcpb" and package.file_sha256:
         identifier = f"{identifier}#sha256={package.file_sha256}"
@@ -315,7 +315,7 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         network=more.network,
         needs_at_start=more.needs_at_start,
         archived=more.archived,
-        notes=(*more.notes, *_notes(run)),
+        notes=(*more.notes, *run.notes()),
         figures=more.figures,
         base_url=package.registry_base_url,
         mounts=run.mounts,
@@ -323,16 +323,6 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         and not is_refused
         and _can_be_named(kind, identifier),
     )
-
-
-def _notes(run: run_arguments.RunArguments) -> Iterator[str]:
-    for words in run.refused:
-        yield f"not installed by Octave: it wants its container to be run with `{words}`"
-    for words in run.mounts:
-        yield (
-            f"may use a folder of yours (`{words}`): "
-            "`octave set NAME mounts=FOLDER:PLACE-IN-CONTAINER[:ro]`"
-        )
 
 
 def _can_be_named(kind: str, identifier: str) -> bool:

@@ -69,7 +69,7 @@ class Place:
         return containers.Run(
             server=server.name,
             tool=tool,
-            reference=f"{record.package}@{record.integrity}",
+            image=containers.reference(record.package, record.integrity),
             variables=(*record.env, *server.env, *server.pass_env),
             mounts=tuple(map(self._mount, server.mounts)),
         )

@@ -106,6 +106,17 @@ def split_image(text: str) -> tuple[str, str]:
     return bare, digest or tag
 
 
+def with_host(image: str, address: str) -> str:
+    """Return the name of an image with its host, which older entries have in a member of its own.
+
+    Without one docker would look elsewhere, where anybody could have taken the name.
+    """
+    first, slash, _ = image.partition("/")
+    host = address.partition("://")[2].partition("/")[0]
+    has_one = bool(slash) and (any(sign in first for sign in ".:") or first == "localhost")
+    return image if has_one or not host else f"{host}/{image}"
+
+
 def check_range(kind: Kind, text: str) -> str:
     """Return `text` when it can be a version or range of that ecosystem, `*` and `latest` too.
 

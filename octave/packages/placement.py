@@ -76,8 +76,10 @@ def can_run(record: Record, folder: Path, site: Site) -> bool:
     command = store.absolute(record.command, folder, site.workspace.home)
     if not all(Path(word).exists() for word in command):
         return False
-    reference = f"{record.package}@{record.integrity}"
-    return record.kind != "oci" or containers.is_there(command[0], reference, site.bench)
+    if record.kind != "oci":
+        return True
+    image = containers.reference(record.package, record.integrity)
+    return containers.is_there(command[0], image, site.bench)
 
 
 def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:

@@ -27,6 +27,16 @@ class RunArguments:
     refused: tuple[str, ...] = ()
     """How it writes what Octave does not do."""
 
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should read about them."""
+        for words in self.refused:
+            yield f"not installed by Octave: it wants its container to be run with `{words}`"
+        for words in self.mounts:
+            yield (
+                f"may use a folder of yours (`{words}`): "
+                "`octave set NAME mounts=FOLDER:PLACE-IN-CONTAINER[:ro]`"
+            )
+
 
 def read(arguments: Sequence[PackageArgument], identifier: str) -> RunArguments:
     """Return what the `runtimeArguments` of the image `identifier` come to."""

@@ -229,6 +229,13 @@ class DockerStandIn:
         """Empty its store, as `image prune` does."""
         self._write("store", {})
 
+    def alias(self, name: str, digest: str) -> None:
+        """Let its images be known by one more digest, as after a pull of another index."""
+        store = self._read("store")
+        for image in store.values():
+            image["digests"].append(f"{name}@{digest}")
+        self._write("store", store)
+
     def asked(self, verb: str) -> list[Asked]:
         lines = (self.state / "log").read_text(encoding="utf-8").splitlines()
         found = [Asked(**json.loads(line)) for line in lines]

@@ -76,6 +76,31 @@ def test_what_would_decide_how_a_program_runs_is_not_installed(
     assert not entry.packages[0].installable
 
 
+@pytest.mark.parametrize(
+    ("identifier", "address", "image", "version"),
+    [
+        ("h.test/o/thing:1.2", "", "h.test/o/thing", "1.2"),
+        ("o/thing", "https://images.example.com/v2", "images.example.com/o/thing", "1.0"),
+        ("h.test/o/thing", "https://images.example.com", "h.test/o/thing", "1.0"),
+        ("o/thing:2", "", "o/thing", "2"),
+    ],
+)
+def test_an_image_lies_where_its_entry_says_and_nowhere_else(
+    registry: RegistryServer,
+    reader: Reader,
+    identifier: str,
+    address: str,
+    image: str,
+    version: str,
+) -> None:
+    registry.add("com.example/thing", package("oci", identifier, registryBaseUrl=address))
+
+    (entry,) = reader.open().search("thing")
+    (choice,) = entry.packages
+    assert (choice.identifier, choice.version, choice.installable) == (image, version, True)
+    assert choice.index_host == ""
+
+
 def test_harmless_variables_are_set(registry: RegistryServer, reader: Reader) -> None:
     fixed = [{"name": name, "value": "1"} for name in ("NODE_ENV", "PYTHONUNBUFFERED", "MODE")]
     registry.add("com.example/thing", package("npm", "thing", environmentVariables=fixed))

@@ -1,12 +1,19 @@
 """Bundles from `install` to `rollback`, as a user meets them."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from octave.errors import InstallFailed
+from octave.home import Home
+from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.ecosystems.mcpb import Mcpb
+from octave.packages.lockfile import Pin
 from tests.packages.bundle_maker import HERE, Answer, BundleHost, bundle, manifest
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import World
@@ -36,14 +43,25 @@ def told(world: World, name: str, tool: str = "env") -> Any:
 def configured() -> dict[str, Any]:
     start = {
         "command": "python",
-        "args": [HERE, "--limit", "${user_config.limit}", "${user_config.dirs}"],
-        "env": {"QUOKKA_PIN": "${user_config.pin}", "WHERE": "${__dirname}/x"},
+        "args": [
+            HERE,
+            "--limit",
+            "${user_config.limit}",
+            "${user_config.dirs}",
+            "--outside=${user_config.outside}",
+        ],
+        "env": {
+            "QUOKKA_PIN": "${user_config.pin}",
+            "WHERE": "${__dirname}/x",
+            "OUTSIDE": "${user_config.outside}",
+        },
     }
     return manifest(
         server={"type": "python", "entry_point": "server/main.py", "mcp_config": start},
         user_config={
             "pin": {"type": "string", "title": "Pin", "sensitive": True, "required": True},
             "limit": {"type": "number", "title": "Limit"},
+            "outside": {"type": "string", "title": "What nobody has given"},
             "dirs": {"type": "directory", "multiple": True, "default": ["${HOME}/a"]},
         },
     )
@@ -65,7 +83,10 @@ def test_a_bundle_is_installed_with_what_the_user_configures_and_runs(
     assert host.asked == ["/v1/quokka-mcp.mcpb"]
     assert str(world.root) not in world.lockfile
 
+    # What the runtime has in its environment is none of a bundle's business.
+    world.environ["OUTSIDE"] = "hush"
     found = told(world, "quokka")
+    assert "OUTSIDE" not in found["env"]
     place = world.home / "servers" / world.installed()[0] / "bundle"
     assert found["argv"] == [str(place / "server/main.py"), str(world.root / "a")]
     assert found["env"]["QUOKKA_PIN"] == "1234"
@@ -140,13 +161,16 @@ def test_a_hash_that_is_missing_or_wrong_installs_nothing(world: World, host: Bu
     ids=["no-archive", "traversal", "other-platform", "no-entry", "other-program"],
 )
 def test_what_is_no_bundle_for_this_machine_is_refused(
-    world: World, host: BundleHost, content: bytes, why: str
+    tmp_path: Path, host: BundleHost, content: bytes, why: str
 ) -> None:
-    done = world.octave("install", host.offer("/quokka.mcpb", content), "--json")
-    assert (done.code, done.error["code"]) == (1, "install_failed")
-    assert why in done.error["message"]
-    assert world.installed() == []
-    assert list(world.home.glob("staging/*")) == []
+    package = host.offer("/quokka.mcpb", content).removeprefix("mcpb:")
+    bench, made = Bench(Home(tmp_path / "home"), dict(os.environ)), Mcpb()
+    (tmp_path / "target").mkdir()
+    with pytest.raises(InstallFailed) as caught:
+        found = made.resolve(Wanted(package), tmp_path, bench)
+        pin = Pin("quokka", package, "mcpb", package, found.version, found.integrity, found.graph)
+        made.install(pin, tmp_path / "target", bench)
+    assert why in caught.value.message
 
 
 def test_a_program_of_the_bundle_is_started_by_itself(world: World, host: BundleHost) -> None:

@@ -30,11 +30,7 @@ class Oci:
         used = containers.tool(bench)
         version = _version(wanted)
         reference = f"{wanted.package}{_joint(version)}{version}"
-        told = "" if bench.offline else containers.pull(used, reference, bench)
-        image = containers.inspect(used, reference, bench)
-        if image is None:
-            told = containers.pull(used, reference, bench)
-            raise InstallFailed(f"`{used.path}` has pulled `{reference}`, and does not have it")
+        image, told = containers.fetch(used, reference, bench, anew=not bench.offline)
         digest = version
         if version.startswith("sha256:"):
             containers.require_digest(image, digest, reference)
@@ -51,13 +47,8 @@ class Oci:
 
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """See to it that the image is there, and keep what it says of itself."""
-        used, reference = containers.tool(bench), reference_of(pin.package, pin.integrity)
-        image = containers.inspect(used, reference, bench)
-        if image is None:
-            containers.pull(used, reference, bench)
-            image = containers.inspect(used, reference, bench)
-        if image is None:
-            raise InstallFailed(f"`{used.path}` has pulled `{reference}`, and does not have it")
+        used, reference = containers.tool(bench), containers.reference(pin.package, pin.integrity)
+        image, _ = containers.fetch(used, reference, bench, anew=False)
         containers.require_digest(image, pin.integrity, reference)
         content = {"digest": pin.integrity, "labels": dict(image.labels)}
         atomic_write(target / IMAGE, json.dumps(content, indent=1, sort_keys=True).encode())
@@ -87,11 +78,6 @@ class Oci:
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
         """Return the tool alone; `containers.argv` says the rest at each start."""
         return (containers.tool(bench).path,)
-
-
-def reference_of(package: str, digest: str) -> str:
-    """Return the one name of the image that cannot come to mean another."""
-    return f"{package}@{digest}"
 
 
 def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
