@@ -265,3 +265,37 @@ def test_a_package_with_a_graph_comes_before_a_bundle(
         ("mcpb", False),
         ("pypi", True),
     ]
+
+
+NODE = """
+const say = (id, result) => console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) return;
+  if (method === "initialize") {
+    const serverInfo = { name: "node-bundle", version: "1" };
+    say(id, { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo });
+  } else if (method === "tools/list") {
+    say(id, { tools: [{ name: "env", inputSchema: { type: "object" } }] });
+  } else {
+    const text = JSON.stringify([process.execPath, process.execArgv, process.argv.slice(2)]);
+    say(id, { content: [{ type: "text", text }] });
+  }
+});
+"""
+
+
+def test_a_node_bundle_runs_on_the_node_that_octave_chose(world: World, host: BundleHost) -> None:
+    start = {"command": "node", "args": ["${__dirname}/server/main.js", "--mode", "calm"]}
+    made = manifest(
+        server={"type": "node", "entry_point": "server/main.js", "mcp_config": start},
+        compatibility={"platforms": [sys.platform], "runtimes": {"node": ">=18"}},
+    )
+    asked = host.offer("/quokka.mcpb", bundle(made, more={"server/main.js": NODE}))
+    done = world.octave("install", asked)
+    assert done.code == 0, done.stderr
+    program, flags, args = told(world, "quokka")
+    assert world.record("quokka")["command"][0] == program
+    assert (flags, args) == (["--optimize-for-size"], ["--mode", "calm"])
+    world.octave("set", "quokka", "node_flags=--no-warnings")
+    assert told(world, "quokka")[1] == ["--no-warnings"]
