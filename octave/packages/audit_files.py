@@ -13,9 +13,10 @@ from octave.errors import InstallFailed, IntegrityFailed, RegistryUnreachable
 from octave.home import Home
 from octave.packages import downloads, store
 from octave.packages.ecosystems import mcpb, npm_tree
+from octave.packages.ecosystems.folder_pin import as_packed
 from octave.packages.ecosystems.mcpb_manifest import PLACE
 from octave.packages.ecosystems.npm_command import NeedsNpm
-from octave.packages.ecosystems.npm_graph import row_name
+from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.wheels import Site
 
@@ -34,6 +35,8 @@ def differences(home: Home, pin: Pin) -> list[str]:
         OSError: the disk cannot be read, or has no room for the comparison.
     """
     folder = home.servers / pin.name / pin.folder
+    if pin.kind == "folder":
+        pin = as_packed(pin)
     return _COMPARE[pin.kind](home, pin, folder)
 
 

@@ -41,15 +41,20 @@ def known_of(package: str, known: PackageChoice | None, bench: Bench) -> Package
     )
 
 
+def is_file(text: str) -> bool:
+    """Whether `text` can only be the path of a bundle, there or not."""
+    return ":" not in text and "/" in text and Path(text).suffix in {".mcpb", ".dxt"}
+
+
 def from_file(text: str, bench: Bench) -> str:
     """Return `text`; where it is the path of a bundle, how one asks for it once it is kept.
 
     Raises:
         InstallFailed: there is no such file, or it is too large.
     """
-    path = Path(text)
-    if ":" in text or "/" not in text or path.suffix not in {".mcpb", ".dxt"}:
+    if not is_file(text):
         return text
+    path = Path(text)
     sha256 = downloads.keep(path, downloads.bundles(bench.home))
     name = re.sub(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]", "_", path.name)
     return f"mcpb:{name}#sha256={sha256}"

@@ -38,6 +38,7 @@ HASHES: Mapping[str, Callable[[Row], frozenset[str] | None]] = {
     "pypi": pypi_hashes,
     "mcpb": pypi_hashes,
     "oci": pypi_hashes,
+    "folder": lambda row: npm_hashes(row) if "path" in row else pypi_hashes(row),
 }
 """By ecosystem."""
 
@@ -49,6 +50,19 @@ def holds_address(value: object) -> bool:
     if isinstance(value, Mapping):
         return any(holds_address(key) or holds_address(item) for key, item in value.items())
     return isinstance(value, list | tuple) and any(holds_address(item) for item in value)
+
+
+def row_name(row: Row) -> str:
+    """Return the name of the row's package in its registry; an alias of npm has another path."""
+    return str(row.get("name") or f"/{row.get('path')}".rpartition("/node_modules/")[2])
+
+
+def marked(rows: Iterable[Row], mark: str) -> frozenset[str]:
+    """Return the packages whose rows bear `mark`.
+
+    npm: `hasInstallScript`, and `runScripts` where these run; PyPI: `build` for a source.
+    """
+    return frozenset(row_name(row) for row in rows if row.get(mark))
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:

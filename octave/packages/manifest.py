@@ -98,6 +98,10 @@ class ServerEntry:
     """The full name in the configured registry that knows how it is started and who it must be."""
     pinned: bool = False
     """`update` leaves the locked version alone."""
+    allow_scripts: tuple[str, ...] = ()
+    """npm packages of its graph whose install scripts run."""
+    allow_build: tuple[str, ...] = ()
+    """PyPI packages of its graph that are built from their source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,15 @@ def _flag(value: object) -> str:
     return text
 
 
+def _package_name(kind: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if kind == "pypi" and "[" in text:
+            raise ValueError(f'"{text}" names more than a package')
+        return split_package(f"{kind}:{text}")[1]
+
+    return check
+
+
 def _tools(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
     fields = read_table(value, {"allow": ("allow", array(word)), "deny": ("deny", array(word))})
     return fields.get("allow", ()), fields.get("deny", ())
@@ -194,6 +207,8 @@ SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "headers": ("headers", table(check_header, _header_value)),
     "registry_name": ("registry_name", _registry_name),
     "pinned": ("pinned", boolean),
+    "allow_scripts": ("allow_scripts", _words(_package_name("npm"))),
+    "allow_build": ("allow_build", _words(_package_name("pypi"))),
 }
 """What [servers.NAME] may hold: key -> field of `ServerEntry` (`tools` makes two), converter."""
 _SOURCES = ("package", "command", "url")
@@ -206,8 +221,17 @@ _BELONGS: Mapping[str, str] = {
     "headers": "url",
     "registry_name": "package",
     "pinned": "package",
+    "allow_scripts": "package",
+    "allow_build": "package",
 }
 """Keys that mean something beside one source only."""
+_KINDS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "node_flags": (("npm", "mcpb"), "npm packages and bundles"),
+    "allow_scripts": (("npm",), "npm packages"),
+    "allow_build": (("pypi",), "PyPI packages"),
+    "mounts": (("oci",), "container images"),
+}
+"""Keys that mean something to some kinds of packages only, and those for a person."""
 
 
 def _entry(name: str, raw: object) -> ServerEntry:
@@ -225,10 +249,9 @@ def _entry(name: str, raw: object) -> ServerEntry:
             check_range(split_package(fields["package"])[0], fields["version"])
         except ValueError as error:
             raise WrongValue(f"{{}}: {error}", ("version",)) from None
-    if "node_flags" in fields and not fields["package"].startswith(("npm:", "mcpb:")):
-        raise WrongValue("{} goes with npm packages and bundles alone", ("node_flags",))
-    if "mounts" in fields and not fields["package"].startswith("oci:"):
-        raise WrongValue("{} goes with container images alone", ("mounts",))
+    for key, (kinds, called) in _KINDS.items():
+        if key in raw and split_package(fields["package"])[0] not in kinds:
+            raise WrongValue(f"{{}} goes with {called} alone", (key,))
     fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
     if fields.get("auto_start"):
         fields.setdefault("idle_timeout_s", None)
@@ -311,9 +334,21 @@ def parse(path: Path, text: str) -> Manifest:
 
 
 def _pinning(raw: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("package", "version", "constraints", "bin", "registry_name", "command", "url")
-    defaults = {"version": "*", "constraints": []}
-    return {key: raw[key] for key in keys if key in raw and raw[key] != defaults.get(key)}
+    return {key: raw[key] for key in _PINNING if key in raw and raw[key] != _PINNING[key]}
+
+
+_PINNING: Mapping[str, object] = {
+    "package": None,
+    "version": "*",
+    "constraints": [],
+    "bin": None,
+    "registry_name": None,
+    "command": None,
+    "url": None,
+    "allow_scripts": [],
+    "allow_build": [],
+}
+"""The keys that decide what is locked, and what each says where it is absent."""
 
 
 def _hash(found: object) -> str:

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Kind = Literal["npm", "pypi", "mcpb", "oci"]
+Kind = Literal["npm", "pypi", "folder", "mcpb", "oci"]
 
 _SERVER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _NPM = re.compile(r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[A-Za-z0-9~][A-Za-z0-9._~-]*")
@@ -29,6 +29,7 @@ _IMAGE = re.compile(
 _IMAGE_CHARACTERS = 255
 """The longest name of an image with its host (distribution, reference/reference.go)."""
 _IMAGE_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64}")
+_FOLDER = re.compile(r"\.{1,2}(?:/[^/\0-\x1f\x7f]+)*")
 _NPM_RANGE = re.compile(r"[A-Za-z0-9.*+<>=~^| _-]+")
 _PEP440_CLAUSE = re.compile(r"(?:~=|===?|!=|<=?|>=?)? *v?[0-9][A-Za-z0-9.+!_-]*(?:\.\*)?")
 _NPM_ONLY = re.compile(r"([~^]) *v?([0-9]+(?:\.[0-9]+){0,2})")
@@ -64,7 +65,9 @@ class NoHash(ValueError):
 
 
 def split_package(text: str) -> tuple[Kind, str]:
-    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA]`, `mcpb:URL#sha256=HEX`, `oci:NAME`.
+    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA]`, `folder:PATH`, `oci:IMAGE`.
+
+    And of `mcpb:URL#sha256=HEX`.
 
     Raises:
         ValueError: the kind is none of them, or the name cannot be one.
@@ -84,9 +87,11 @@ def split_package(text: str) -> tuple[Kind, str]:
         if _IMAGE.fullmatch(name) and len(name) <= _IMAGE_CHARACTERS:
             return "oci", name
         raise ValueError(f'"{name}" cannot be the name of a container image')
-    raise ValueError(
-        f'"{text}" is none of "npm:NAME", "pypi:NAME", "oci:IMAGE" and "mcpb:URL#sha256=HEX"'
-    )
+    if kind == "folder" and colon:
+        if _FOLDER.fullmatch(name):
+            return "folder", name
+        raise ValueError(f'"{name}" is not a relative path such as "./server"')
+    raise ValueError(f'"{text}" is not KIND:NAME, such as "npm:NAME"')
 
 
 def _check_bundle(text: str) -> str:
@@ -117,7 +122,12 @@ def with_host(image: str, address: str) -> str:
     return image if has_one or not host else f"{host}/{image}"
 
 
-def check_range(kind: Kind, text: str) -> str:
+def pypi_name(text: str) -> str:
+    """Return the one spelling of a PyPI package's name, without extras (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", text.partition("[")[0]).lower()
+
+
+def check_range(kind: str, text: str) -> str:
     """Return `text` when it can be a version or range of that ecosystem, `*` and `latest` too.
 
     Raises:
@@ -131,6 +141,8 @@ def check_range(kind: Kind, text: str) -> str:
         if _IMAGE_VERSION.fullmatch(text):
             return text
         raise ValueError(f'"{text}" is neither a tag nor a digest "sha256:HEX"')
+    if kind == "folder":
+        raise ValueError("a folder has the version that it has: there is none to choose")
     if kind == "npm":
         if _NPM_RANGE.fullmatch(text) and not text.startswith(("-", " ")):
             return text

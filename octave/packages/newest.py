@@ -8,7 +8,7 @@ from pathlib import Path
 from octave.errors import InstallFailed
 from octave.home import Home
 from octave.packages import toolchains
-from octave.packages.ecosystems import mcpb, oci, pypi
+from octave.packages.ecosystems import folder, mcpb, oci, pypi
 from octave.packages.ecosystems.base import Bench, Newest, Wanted
 from octave.packages.ecosystems.npm_versions import check_wanted, find_version, required_node
 from octave.packages.resolve import Choice, require_index
@@ -25,7 +25,9 @@ def newest_of(choice: Choice, version_range: str, staging: Path, bench: Bench) -
         require_index(known, staging, bench)
     requires = known.requires if known else {}
     told = known.version if known else ""
-    wanted = Wanted(choice.package, version_range, requires=requires, told=told)
+    wanted = Wanted(
+        choice.package, version_range, requires=requires, told=told, builds=choice.builds
+    )
     return _NEWEST[choice.kind](wanted, staging, bench)
 
 
@@ -49,4 +51,5 @@ _NEWEST: Mapping[str, Callable[[Wanted, Path, Bench], Newest]] = {
     "pypi": pypi.newest,
     "mcpb": mcpb.newest,
     "oci": oci.newest,
+    "folder": folder.newest,
 }

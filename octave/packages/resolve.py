@@ -1,17 +1,18 @@
 """From what a person asked for to a `Pin`: which package is meant, then exactly which bytes."""
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from octave.errors import InstallFailed, IntegrityFailed, UsageError
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.graph_rows import marked
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
-from octave.packages.names import Kind, NoHash, check_range, split_image, split_package
+from octave.packages.names import NoHash, check_range, pypi_name, split_image, split_package
 from octave.packages.registry import Entry, Lookup, PackageChoice
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
@@ -33,6 +34,8 @@ class Choice:
     known: PackageChoice | None = None
     is_described: bool = False
     """Whether `known` holds what the package itself tells, see `described`."""
+    builds: tuple[str, ...] = ()
+    """What the manifest lets be built from source."""
 
     @property
     def source(self) -> str:
@@ -40,10 +43,32 @@ class Choice:
         return f"{self.kind}:{self.package}"
 
 
+def folder_of(text: str, here: Path) -> Path | None:
+    """Return the folder that `text`, typed in the folder `here`, means; None for other requests.
+
+    Raises:
+        UsageError: it can only mean a folder, and there is none.
+    """
+    if text not in {".", ".."} and not text.startswith(("./", "../", "/")):
+        return None
+    if bundles.is_file(text):
+        return None
+    place = Path(os.path.realpath(here / text))
+    if not place.is_dir():
+        raise UsageError(f"`{text}` is no folder", hint="name a folder with a package in it")
+    return place
+
+
+def folder_request(place: Path, base: Path) -> str:
+    """Return `folder:PATH` for the folder `place`; the path counts from the manifest's, `base`."""
+    path = os.path.relpath(place, os.path.realpath(base))
+    return f"folder:{path if path.startswith('.') else f'./{path}'}"
+
+
 def choose(text: str, registry: Lookup) -> Choice:
     """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`.
 
-    Or `oci:IMAGE[:TAG]`, `oci:IMAGE@sha256:HEX`, `mcpb:URL#sha256=HEX`.
+    Or `folder:PATH`, `oci:IMAGE[:TAG]`, `oci:IMAGE@sha256:HEX`, `mcpb:URL#sha256=HEX`.
 
     Raises:
         UsageError: the text names no package.
@@ -74,7 +99,7 @@ def of_manifest(server: ServerEntry, registry: Lookup, *, is_locked: bool = Fals
     found = _of_package(server.name, kind, package, server.version, registry)
     if server.registry_name and found.entry is None and not is_locked:
         found = _of_registry(found, server.registry_name, registry)
-    return replace(found, name=server.name)
+    return replace(found, name=server.name, builds=server.allow_build)
 
 
 def _of_registry(found: Choice, full_name: str, registry: Lookup) -> Choice:
@@ -125,6 +150,8 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
             executable=executable,
             requires=known.requires if known else {},
             told=known.version if known else "",
+            scripts=server.allow_scripts,
+            builds=server.allow_build,
         ),
         staging,
         bench,
@@ -202,6 +229,8 @@ def answers(pin: Pin | None, server: ServerEntry) -> bool:
         and pin.executable == (server.executable or "")
         and server.registry_name in {None, pin.registry_name}
         and set(server.constraints) <= set(pin.constraints)
+        and marked(pin.graph, "runScripts") == frozenset(server.allow_scripts)
+        and marked(pin.graph, "build") == frozenset(map(pypi_name, server.allow_build))
     )
 
 
@@ -224,7 +253,7 @@ def _of_package(
 
 
 def _package_and_range(text: str) -> tuple[str, str, str]:
-    source, version_range = _split_range(text)
+    source, version_range = (text, "*") if text.startswith("folder:") else _split_range(text)
     try:
         kind, package = split_package(source)
     except NoHash as error:
@@ -243,7 +272,7 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
 
 def _check_range(kind: str, version_range: str) -> None:
     try:
-        check_range(cast("Kind", kind), version_range)
+        check_range(kind, version_range)
     except ValueError as error:
         raise UsageError(f"no such version can be asked for: {error}") from error
 

@@ -222,7 +222,7 @@ def test_a_byte_order_mark_and_windows_line_breaks_are_read(path):
         (
             '[servers.x]\npackage = "left-pad"\n',
             (2, 1),
-            '`package` in [servers.x]: "left-pad" is none of "npm:NAME", "pypi:NAME"',
+            '`package` in [servers.x]: "left-pad" is not KIND:NAME, such as "npm:NAME"',
         ),
         (
             '[servers.x]\npackage = "pypi:x"\nversion = "^1.2"\n',

@@ -19,7 +19,7 @@ from octave.errors import (
 )
 from octave.home import Home
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
-from octave.packages.ecosystems.pypi import Pypi, plain_choice
+from octave.packages.ecosystems.pypi import Pypi
 from octave.packages.ecosystems.pypi_rows import (
     as_requirements,
     constraint,
@@ -28,6 +28,7 @@ from octave.packages.ecosystems.pypi_rows import (
     python_range,
     requirement,
 )
+from octave.packages.ecosystems.pypi_scripts import plain_choice
 from octave.packages.lockfile import Pin
 from tests.packages.wheel_index import WheelIndex
 

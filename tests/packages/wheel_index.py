@@ -3,13 +3,17 @@
 import base64
 import hashlib
 import io
+import json
+import tarfile
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+_JSON = "application/vnd.pypi.simple.v1+json"
 _POLL_S = 0.02
 """How long `close` waits for the server to notice."""
 
@@ -21,6 +25,8 @@ class WheelIndex:
     files: dict[str, bytes] = field(default_factory=dict)
     requires_python: dict[str, str] = field(default_factory=dict)
     status: int = 200
+    published: dict[str, str] = field(default_factory=dict)
+    """By file, RFC 3339; where there is one the pages are JSON (PEP 691, 700)."""
 
     def __post_init__(self) -> None:
         index = self
@@ -32,7 +38,8 @@ class WheelIndex:
             def do_GET(self) -> None:
                 found = index.answer(self.path)
                 self.send_response(index.status if found is not None else 404)
-                self.send_header("Content-Type", "text/html")
+                is_json = (found or b"").startswith(b"{")
+                self.send_header("Content-Type", _JSON if is_json else "text/html")
                 self.send_header("Content-Length", str(len(found or b"")))
                 self.end_headers()
                 if self.command == "GET":
@@ -60,8 +67,24 @@ class WheelIndex:
         name = path.rstrip("/").rpartition("/")[2]
         if path.startswith("/files/"):
             return self.files.get(name)
-        links = [self._link(file) for file in self.files if file.startswith(f"{escaped(name)}-")]
+        files = [file for file in self.files if file.startswith(f"{escaped(name)}-")]
+        if any(file in self.published for file in files):
+            told = [self._described(file) for file in files]
+            page = {"meta": {"api-version": "1.1"}, "name": name, "files": told, "versions": []}
+            return json.dumps(page).encode()
+        links = [self._link(file) for file in files]
         return "\n".join(["<!DOCTYPE html>", *links]).encode() if links else None
+
+    def _described(self, file: str) -> dict[str, Any]:
+        content = self.files[file]
+        return {
+            "filename": file,
+            "url": f"/files/{file}",
+            "hashes": {"sha256": hashlib.sha256(content).hexdigest()},
+            "size": len(content),
+            "requires-python": self.requires_python.get(file),
+            **({"upload-time": self.published[file]} if file in self.published else {}),
+        }
 
     def _link(self, file: str) -> str:
         digest = hashlib.sha256(self.files[file]).hexdigest()
@@ -100,6 +123,48 @@ class WheelIndex:
     def add_source(self, name: str, version: str) -> None:
         """Offer only a source distribution."""
         self.files[f"{escaped(name)}-{version}.tar.gz"] = b"not looked into"
+
+    def add_buildable(
+        self,
+        name: str,
+        version: str,
+        marker: Path,
+        *,
+        scripts: Sequence[str] = (),
+        requires: Sequence[str] = (),
+        wheel: bytes = b"",
+    ) -> None:
+        """Offer a source whose build code makes `wheel` and appends a line to `marker`."""
+        file = f"{escaped(name)}-{version}-py3-none-any.whl"
+        kept = self.files.get(file)
+        self.add(name, version, scripts=scripts, requires=requires)
+        made = wheel or self.files.pop(file)
+        self.files = {each: found for each, found in self.files.items() if each != file}
+        self.files |= {file: kept} if kept else {}
+        backend = _BACKEND.format(marker=str(marker), made=base64.b64encode(made).decode())
+        pyproject = '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+        described = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        contents = {"b.py": backend, "pyproject.toml": pyproject, "PKG-INFO": described}
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for path, text in contents.items():
+                info = tarfile.TarInfo(f"{escaped(name)}-{version}/{path}")
+                info.size = len(text.encode())
+                archive.addfile(info, io.BytesIO(text.encode()))
+        self.files[f"{escaped(name)}-{version}.tar.gz"] = packed.getvalue()
+
+
+_BACKEND = """
+import base64, pathlib, io, zipfile
+with open({marker!r}, "a") as file:
+    file.write("ran\\n")
+made = base64.b64decode({made!r})
+def build_wheel(folder, *_):
+    info = next(n for n in zipfile.ZipFile(io.BytesIO(made)).namelist() if n.endswith("RECORD"))
+    name = info.partition(".dist-info")[0] + "-py3-none-any.whl"
+    pathlib.Path(folder, name).write_bytes(made)
+    return name
+"""
 
 
 def escaped(name: str) -> str:

@@ -10,6 +10,7 @@ _CLASSES = {
     "pypi": ("octave.packages.ecosystems.pypi", "Pypi"),
     "mcpb": ("octave.packages.ecosystems.mcpb", "Mcpb"),
     "oci": ("octave.packages.ecosystems.oci", "Oci"),
+    "folder": ("octave.packages.ecosystems.folder", "Folder"),
 }
 
 
@@ -33,4 +34,4 @@ class _Ecosystems(Mapping[str, Ecosystem]):
 
 
 ECOSYSTEMS: Mapping[str, Ecosystem] = _Ecosystems()
-"""By the kind in front of a package: `npm:`, `pypi:`, `mcpb:`, `oci:`."""
+"""By the kind in front of a package: `npm:`, `pypi:`, `folder:`, `mcpb:`, `oci:`."""

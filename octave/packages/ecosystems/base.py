@@ -1,4 +1,4 @@
-"""What one package ecosystem can do for Octave: npm, PyPI, bundles and container images."""
+"""What one package ecosystem can do for Octave: npm, PyPI, folders, bundles and images."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import Protocol
 from octave.home import Home
 from octave.packages.commands import Output
 from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.release_age import ReleaseAge
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Wanted:
     """The version its registry entry speaks of; for kinds that know no newest one of their own."""
     scripts: tuple[str, ...] = ()
     """Packages of the graph whose install scripts may run; the locked graph remembers them."""
+    builds: tuple[str, ...] = ()
+    """Packages of the graph that may be built from source; the locked graph remembers them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,14 @@ class Bench:
     note: Callable[[str], None] = lambda _: None
     """Called with a sentence the user should read: a deprecation, an ignored setting."""
     offline: bool = False
+    base: Path = Path()
+    """The manifest's folder, from which relative paths in it count."""
     detail: Callable[[str], None] = lambda _: None
     """Called with a sentence for whoever wants to know more: why npm was needed."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+    min_age: ReleaseAge | None = None
+    """How old versions must be to be chosen; what is locked is chosen already."""
 
     def ask(self, question: tuple[str, ...], run: Callable[[], Output]) -> Output:
         """Return the answer to `question`, from `run` the first time; blocks.

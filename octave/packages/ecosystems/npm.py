@@ -6,7 +6,7 @@ while resolving nor while installing, but those of packages that somebody named.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +32,6 @@ from octave.packages.ecosystems.npm_graph import (
     manifest_of,
     names_platform,
     root_path,
-    row_name,
     rows_from_lock,
     select,
 )
@@ -41,10 +40,14 @@ from octave.packages.ecosystems.npm_versions import (
     find_version,
     overrides_of,
     required_node,
+    too_young,
 )
+from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
+TARBALLS = "npm-tarballs"
+"""The folder in the cache."""
 _NOTE_CHARACTERS = 300
 
 
@@ -65,7 +68,7 @@ class Npm:
         node = toolchains.node(bench, requires)
         bench.progress(f"locking {wanted.package} {version}")
         rows = _lock(wanted, version, overrides, node, staging, bench)
-        node = _node_for(requires, rows, bench)
+        node = node_for(requires, rows, bench)
         root = next(row for row in rows if row["path"] == root_path(wanted.package))
         entry = choose_entry(wanted.package, found.get("bin"), wanted.executable)
         return Resolved(
@@ -75,7 +78,7 @@ class Npm:
             requires={"node": requires[0]} if requires else {},
             toolchain={"node": node.version.partition(".")[0]},
             entry=entry,
-            notes=tuple(_notes(wanted.package, found, rows, node, bench)),
+            notes=tuple(notes(wanted.package, found, rows, node, bench)),
         )
 
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
@@ -93,7 +96,7 @@ class Npm:
             npm_tree.fill(
                 rows,
                 target,
-                bench.home.cache / "npm-tarballs",
+                bench.home.cache / TARBALLS,
                 _access(rows, node, target.parent, bench),
             )
         except NeedsNpm as reason:
@@ -201,14 +204,17 @@ def _lock(
 ) -> tuple[GraphRow, ...]:
     package = wanted.package
     _write_json(staging / "package.json", manifest_of(package, version, overrides))
-    output = run_npm(node, bench, ("install", "--package-lock-only"), staging)
+    before = () if bench.min_age is None else (f"--before={bench.min_age.cutoff}",)
+    words = ("install", "--package-lock-only", *before)
+    output = run_npm(node, bench, words, staging)
     if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
         # npm takes the tarball of a package with bundled dependencies for one from anywhere. A
         # dependency that really is leaves its address in the lock, and is refused with the rows.
-        words = ("install", "--package-lock-only", "--allow-remote=all")
-        output = run_npm(node, bench, words, staging)
+        output = run_npm(node, bench, (*words, "--allow-remote=all"), staging)
     if output.exit_code:
-        raise failure(output, f"the dependencies of `{package}`")
+        raise too_young(output, node, staging, bench) or failure(
+            output, f"the dependencies of `{package}`"
+        )
     lock = json.loads((staging / "package-lock.json").read_text(encoding="utf-8"))
     rows = rows_from_lock(lock, package, wanted.scripts)
     roots = [row["version"] for row in rows if row["path"] == root_path(package)]
@@ -219,10 +225,10 @@ def _lock(
 
 def _node_of(pin: Pin, bench: Bench) -> Node:
     asked = pin.requires.get("node")
-    return _node_for((asked,) if asked else (), pin.graph, bench)
+    return node_for((asked,) if asked else (), pin.graph, bench)
 
 
-def _node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
+def node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
     """Return a node for the package, and for its dependencies where one can be had.
 
     npm only warns when a dependency asks for another node, and most of those work.
@@ -248,20 +254,26 @@ def _fits(version: str, version_range: str) -> bool:
         return True
 
 
-def _notes(
-    package: str, found: Mapping[str, Any], rows: Iterable[GraphRow], node: Node, bench: Bench
+def notes(
+    package: str, found: Mapping[str, Any], rows: Sequence[GraphRow], node: Node, bench: Bench
 ) -> Iterable[str]:
+    """Yield what a user should read about what npm's `view` or a package.json `found`."""
     deprecated = found.get("deprecated")
     if deprecated:
         text = " ".join(str(deprecated).split())[:_NOTE_CHARACTERS]
         yield f"`{package}` {found['version']} is deprecated: {text}"
     if node.path.is_relative_to(bench.home.runtimes):
         yield f"`{package}` runs on Octave's own node {node.version}."
-    scripts = [row for row in rows if row.get("hasInstallScript")]
-    for run, said in (False, "Install scripts are not run"), (True, "Install scripts run"):
-        names = sorted({row_name(row) for row in scripts if bool(row.get("runScripts")) == run})
-        if names:
-            yield f"{said}: {', '.join(f'`{name}`' for name in names)}."
+    having, run = marked(rows, "hasInstallScript"), marked(rows, "runScripts")
+    if run:
+        yield f"Install scripts run: {_listed(run)}."
+    if having - run:
+        idle = _listed(having - run)
+        yield f"Install scripts are not run: {idle}; `--allow-scripts NAME` runs those of one."
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
@@ -305,7 +317,7 @@ def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: 
 
 
 def _run_scripts(rows: Iterable[GraphRow], node: Node, target: Path, bench: Bench) -> None:
-    names = sorted({row_name(row) for row in rows if row.get("runScripts")})
+    names = sorted(marked(rows, "runScripts"))
     if names:
         bench.progress(f"running the install scripts of {', '.join(names)}")
         # Of these alone, once every byte in the tree has been checked.

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from octave.errors import InstallFailed, IntegrityFailed, UsageError
+from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow
 
 NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]*")
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
+VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
 _SHA512 = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
 _PATH = re.compile(rf"node_modules/{NAME.pattern}(?:/node_modules/{NAME.pattern})*")
 _MAPS = ("dependencies", "optionalDependencies", "peerDependencies")
@@ -36,11 +37,6 @@ def root_path(package: str) -> str:
     return f"node_modules/{package}"
 
 
-def row_name(row: GraphRow) -> str:
-    """Return the name of the row's package in the registry; an alias has another path."""
-    return str(row.get("name") or f"/{row['path']}".rpartition("/node_modules/")[2])
-
-
 def rows_from_lock(
     lock: Mapping[str, Any], package: str, scripts: Collection[str] = ()
 ) -> tuple[GraphRow, ...]:
@@ -58,13 +54,8 @@ def rows_from_lock(
             hint="install a newer node with its npm, then try again",
         )
     packages = lock.get("packages", {})
-    rows = [_row(path, entry, package) for path, entry in sorted(packages.items()) if path]
-    idle = sorted(set(scripts) - {row_name(row) for row in rows if row.get("hasInstallScript")})
-    if idle:
-        raise UsageError(
-            f"`{package}` needs no package `{idle[0]}` with an install script",
-            hint="allow scripts only for packages that have some",
-        )
+    rows = [row_of(path, entry, package) for path, entry in sorted(packages.items()) if path]
+    _require_scripts(scripts, rows, package)
     return tuple(
         {**row, "runScripts": True}
         if row.get("hasInstallScript") and row_name(row) in scripts
@@ -73,7 +64,27 @@ def rows_from_lock(
     )
 
 
-def _row(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:
+def _require_scripts(scripts: Collection[str], rows: Collection[GraphRow], package: str) -> None:
+    having = marked(rows, "hasInstallScript")
+    for name in sorted(set(scripts) - having):
+        known = any(row_name(row) == name for row in rows)
+        what = f"`{name}` has no install script" if known else f"`{package}` needs no `{name}`"
+        listed = ", ".join(f"`{one}`" for one in sorted(having))
+        raise UsageError(
+            f"{what}, so there is nothing to allow",
+            hint=f"install scripts are those of {listed}: `--allow-scripts {min(having)}`"
+            if having
+            else "leave it out of `--allow-scripts`, and of `allow_scripts` in `octave.toml`",
+            details={"withScripts": sorted(having)},
+        )
+
+
+def row_of(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:
+    """Return the row of one `entry` of a package-lock's `packages`, for the graph of `package`.
+
+    Raises:
+        InstallFailed: as `rows_from_lock`.
+    """
     # npm leaves `resolved` out for packages of the registry, so what is left is something else.
     if entry.get("link") or "resolved" in entry or not _PATH.fullmatch(path):
         raise InstallFailed(
@@ -159,7 +170,7 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
         sound = (
             _PATH.fullmatch(path)
             and NAME.fullmatch(row_name(row))
-            and _VERSION.fullmatch(str(row.get("version", "")))
+            and VERSION.fullmatch(str(row.get("version", "")))
             and (_in_bundle(row) or _SHA512.fullmatch(str(row.get("integrity", ""))))
         )
         if not sound:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from octave.errors import InstallFailed, RegistryUnreachable
-from octave.home import private_folder, sweep, temporary
+from octave.home import atomic_write, private_folder, sweep, temporary
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess, wrong_hash
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Tarball:
         return f"{self.name}/-/{self.name.rpartition('/')[2]}-{self.version}.tgz"
 
     @property
-    def _digest(self) -> str:
-        return base64.b64decode(self.integrity.removeprefix("sha512-")).hex()
+    def _digest(self) -> bytes:
+        return base64.b64decode(self.integrity.removeprefix("sha512-"))
 
 
 class Tarballs:
@@ -99,7 +99,7 @@ class Tarballs:
             InstallFailed: it is too large, or the work was stopped.
             OSError: the disk is full or not writable.
         """
-        path = self._path(tarball)
+        path = _place(self._folder, tarball._digest)
         got = ""
         with contextlib.suppress(FileNotFoundError):
             file = path.open("rb")
@@ -114,13 +114,9 @@ class Tarballs:
             raise NeedsNpm("the network may not be used, and npm has a cache of its own")
         return self._download(tarball, path)
 
-    def _path(self, tarball: Tarball) -> Path:
-        digest = tarball._digest
-        return self._folder / digest[:2] / f"{digest[2:]}.tgz"
-
     def _download(self, tarball: Tarball, path: Path) -> BinaryIO:
         client = self._opened()
-        descriptor, partial = temporary(self._folder / tarball._digest[:16], 0o600)
+        descriptor, partial = temporary(self._folder / tarball._digest.hex()[:16], 0o600)
         file = os.fdopen(descriptor, "w+b")
         try:
             self._fetch(client, tarball, file)
@@ -229,3 +225,24 @@ def _open_client(access: RegistryAccess) -> "httpx.Client":
         timeout=httpx.Timeout(_SILENCE_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
         limits=httpx.Limits(max_connections=_CONNECTIONS),
     )
+
+
+def keep(folder: Path, content: bytes) -> None:
+    """Put a tarball that was made here into the cache `folder`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = _place(private_folder(folder), hashlib.sha512(content).digest())
+    private_folder(path.parent)
+    atomic_write(path, content, 0o600)
+
+
+def is_kept(folder: Path, integrity: str) -> bool:
+    """Whether the cache `folder` has something under that hash; whether it holds is seen at use."""
+    digest = base64.b64decode(integrity.removeprefix("sha512-"))
+    return _place(folder, digest).exists()
+
+
+def _place(folder: Path, digest: bytes) -> Path:
+    return folder / digest.hex()[:2] / f"{digest.hex()[2:]}.tgz"

@@ -1,8 +1,9 @@
 """PyPI servers: uv resolves and installs, Octave checks every file and starts the script itself.
 
 A graph row is one package: `name`, `version`, `hashes`, and `marker` where it is not for every
-machine. The rows hold for all platforms and for every Python from `toolchain` on. No build code
-runs, neither while resolving nor while installing.
+machine, `build` where it is a source. The rows hold for all platforms and for every Python from
+`toolchain` on. No build code runs, neither while resolving nor while installing, but that of
+packages that somebody named.
 """
 
 import re
@@ -15,31 +16,35 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from octave.errors import (
-    Ambiguous,
     InstallFailed,
     OctaveError,
-    PackageNotFound,
     VersionNotFound,
-    did_you_mean,
 )
 from octave.packages import bytecode, toolchains, uv
 from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
+from octave.packages.ecosystems.pypi_refusals import refusal
 from octave.packages.ecosystems.pypi_rows import (
     as_requirements,
     constraint,
     hashes_of,
     lowest_python,
+    only_wheels,
     parse_requirements,
     python_limits,
     python_range,
     requirement,
+    with_builds,
 )
+from octave.packages.ecosystems.pypi_scripts import choose_script
+from octave.packages.graph_rows import marked
 from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.names import pypi_name
 from octave.packages.wheels import Site
 
 _FLOOR_RAISES = 3
@@ -55,11 +60,22 @@ class _Question:
     requirement: Requirement
     constraints: tuple[str, ...]
     floor: Version
+    builds: tuple[str, ...] = ()
+    """Packages that are built from their source; all others come as wheels."""
+    version: str = ""
+    """Of a requirement with an address, which uv repeats in its place."""
 
     @property
     def name(self) -> str:
         """Normalised, as in the rows."""
         return canonicalize_name(self.requirement.name)
+
+    def rows(self, text: str) -> list[GraphRow]:
+        """Return the rows of uv's answer."""
+        if self.requirement.url is not None:
+            address = re.escape(self.requirement.url)
+            text = re.sub(rf"^(\S+) @ {address}", rf"\1=={self.version}", text, flags=re.MULTILINE)
+        return parse_requirements(text)
 
     def root(self, rows: Sequence[GraphRow]) -> list[GraphRow]:
         """Return the rows of the package itself, newest first; several where Pythons differ."""
@@ -80,12 +96,17 @@ class Pypi:
             requirement(wanted.package, wanted.version_range),
             tuple(str(constraint(text)) for text in wanted.constraints),
             lowest_python(limits),
+            tuple(sorted(map(pypi_name, wanted.builds))),
         )
         question, rows = _compile_for_a_python(question, staging, bench)
         notes = list(uv.notes(bench))
         if len(question.root(rows)) > 1:
             question, rows, newer = _choose_version(question, rows, staging, bench)
             notes += newer
+        rows = with_builds(rows, question.builds, wanted.package)
+        if question.builds:
+            listed = ", ".join(f"`{name}`" for name in question.builds)
+            notes.append(f"Built from source, which runs code of it: {listed}.")
         root = question.root(rows)[0]
         notes += _passed_over(question, str(root["version"]), staging, bench)
         requires = python_range(question.floor, limits)
@@ -101,15 +122,19 @@ class Pypi:
             notes=tuple(notes),
         )
 
-    def install(self, pin: Pin, target: Path, bench: Bench) -> None:
-        """Fill `target/venv` with the locked packages and check every file of them."""
+    def install(self, pin: Pin, target: Path, bench: Bench, *, wheels: Path | None = None) -> None:
+        """Fill `target/venv` with the locked packages and check every file of them.
+
+        `wheels` is a folder with some of them.
+        """
         requires = pin.requires.get("python")
-        site, compiled = _install_on(toolchains.python(bench, requires), pin, target, bench)
+        here = ("--find-links", wheels) if wheels is not None else ()
+        site, compiled = _install_on(toolchains.python(bench, requires), pin, target, bench, *here)
         # uv takes no notice of an upper limit, and the graph holds none: only the package knows.
         own = site.requires_python(requirement(pin.package, "*").name)
         interpreter = toolchains.python(bench, ",".join(filter(None, (requires, own))))
         if not site.runs_on(interpreter.minor):
-            site, compiled = _install_on(interpreter, pin, target, bench)
+            site, compiled = _install_on(interpreter, pin, target, bench, *here)
         bench.progress(f"checking the files of {pin.package}")
         site.check_packages(pin.graph)
         changed = site.changed_files()
@@ -123,16 +148,7 @@ class Pypi:
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the name of the console script that starts the server."""
         name = requirement(package, "*").name
-        scripts = sorted(Site.of(target / "venv").console_scripts(name))
-        if executable is not None:
-            if executable not in scripts:
-                raise InstallFailed(
-                    f"`{name}` has no executable `{executable}`",
-                    hint=did_you_mean(executable, scripts)
-                    or f"it has {', '.join(f'`{script}`' for script in scripts) or 'none'}",
-                )
-            return executable
-        return plain_choice(name, scripts)
+        return choose_script(name, Site.of(target / "venv").console_scripts(name), executable)
 
     def index_host(self, package: str, staging: Path, bench: Bench) -> str:
         """Return the host of the index in the user's uv or pip settings; empty: uv's default."""
@@ -160,6 +176,7 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
         requirement(wanted.package, wanted.version_range),
         (),
         lowest_python(python_limits(wanted.requires.get("python"))),
+        tuple(sorted(map(pypi_name, wanted.builds))),
     )
     # From its cache uv would answer as of some minutes ago.
     question, rows = _compile_for_a_python(question, staging, bench, "--no-deps", "--refresh")
@@ -172,28 +189,35 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     return Newest(str(row["version"]))
 
 
-def plain_choice(package: str, scripts: Sequence[str]) -> str:
-    """Return the script that is plainly meant.
-
-    It is named like the package, or the only one, or the only one with `mcp` in its name.
+def resolve_wheel(
+    wheel: Path,
+    name: str,
+    version: str,
+    constraints: Sequence[str],
+    staging: Path,
+    bench: Bench,
+) -> Resolved:
+    """Return what a wheel that was built here is, with the whole graph of what it asks for.
 
     Raises:
-        InstallFailed: there is none.
-        Ambiguous: several could be meant.
+        RegistryUnreachable, InstallFailed.
     """
-    if not scripts:
-        raise InstallFailed(
-            f"`{package}` has no executable, so nothing of it can be started",
-            hint="check that the package is a server; its home page says how it is started",
-        )
-    same = [script for script in scripts if canonicalize_name(script) == canonicalize_name(package)]
-    telling = [script for script in scripts if "mcp" in script.lower()]
-    for candidates in (same, scripts, telling):
-        if len(candidates) == 1:
-            return candidates[0]
-    raise Ambiguous(
-        f"`{package}` has several executables: {', '.join(f'`{script}`' for script in scripts)}",
-        hint=f"choose one with `--bin {scripts[0]}`",
+    bench.progress(f"resolving {name}")
+    question = _Question(
+        Requirement(f"{name} @ {wheel.as_uri()}"),
+        tuple(str(constraint(text)) for text in constraints),
+        lowest_python(SpecifierSet()),
+        version=version,
+    )
+    question, rows = _compile_for_a_python(question, staging, bench)
+    requires = python_range(question.floor, SpecifierSet())
+    return Resolved(
+        version=version,
+        integrity=" ".join(hashes_of(question.root(rows)[0])),
+        graph=tuple(rows),
+        requires={"python": requires},
+        toolchain={"python": f"{question.floor.major}.{question.floor.minor}"},
+        notes=uv.notes(bench),
     )
 
 
@@ -204,11 +228,11 @@ def _compile_for_a_python(
     for _ in range(_FLOOR_RAISES):
         output = _compile(question, staging, bench, *options)
         if output.exit_code == 0:
-            return question, parse_requirements(output.stdout)
+            return question, question.rows(output.stdout)
         floor = _asked_floor(output.stderr)
         if floor is None or floor <= question.floor:
             break
-        question = _Question(question.requirement, question.constraints, floor)
+        question = replace(question, floor=floor)
     raise _explain(output, question, staging, bench)
 
 
@@ -226,7 +250,7 @@ def _choose_version(
             continue
         exact = Requirement(f"{question.requirement.name}=={row['version']}")
         exact.extras = question.requirement.extras
-        narrowed = _Question(exact, question.constraints, floor)
+        narrowed = replace(question, requirement=exact, floor=floor)
         return (*_compile_for_a_python(narrowed, staging, bench), passed)
     raise InstallFailed(" ".join(passed), hint="install a newer Python, then try again")
 
@@ -248,7 +272,9 @@ def _compile(question: _Question, staging: Path, bench: Bench, *options: str) ->
         "--python-version",
         str(question.floor),
     ]
-    words += ["--python", toolchains.python(bench).path, "--only-binary", ":all:", *options]
+    words += ["--python", toolchains.python(bench).path, *only_wheels(question.builds), *options]
+    if bench.min_age is not None:
+        words += ["--exclude-newer", bench.min_age.cutoff]
     return uv.run(bench, words, cwd=staging, stdin=f"{question.requirement}\n")
 
 
@@ -261,16 +287,9 @@ def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -
     failed = uv.failure(output, name)
     if type(failed) is not InstallFailed:
         return failed
-    if re.search(rf"Because {re.escape(name)} was not found in the package registry", text):
-        return PackageNotFound(
-            f"the package index has no package `{name}`", hint="check the spelling of the name"
-        )
-    source_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no usable wheels", text)
-    if source_only:
-        return InstallFailed(
-            f"`{source_only[1]}` is offered as source only; Octave does not run build code",
-            hint="choose a version of it that has wheels, with `constraints` in `octave.toml`",
-        )
+    refused = refusal(text, name, bench.min_age)
+    if refused is not None:
+        return refused
     newest = _newest(question, staging, bench) if question.requirement.specifier else None
     if newest and not question.requirement.specifier.contains(newest, prereleases=True):
         return VersionNotFound(
@@ -303,7 +322,7 @@ def _newest(question: _Question, staging: Path, bench: Bench) -> str | None:
     alone = _compile(question, staging, bench, "--no-deps")
     if alone.exit_code == 0:
         return None
-    anything = _Question(Requirement(question.requirement.name), (), question.floor)
+    anything = replace(question, requirement=Requirement(question.requirement.name), constraints=())
     output = _compile(anything, staging, bench, "--no-deps")
     if output.exit_code:
         return None
@@ -311,7 +330,7 @@ def _newest(question: _Question, staging: Path, bench: Bench) -> str | None:
 
 
 def _install_on(
-    interpreter: toolchains.Python, pin: Pin, target: Path, bench: Bench
+    interpreter: toolchains.Python, pin: Pin, target: Path, bench: Bench, *options: str | Path
 ) -> tuple[Site, set[str]]:
     """Return what was installed, and of which packages the modules are compiled already."""
     folder = target / "venv"
@@ -329,7 +348,7 @@ def _install_on(
     with ThreadPoolExecutor(1) as beside:
         # uv has a core of its own meanwhile.
         compiled = beside.submit(bytecode.restore_all, archives, Site.of(folder).folder)
-        _sync(pin, folder, bench)
+        _sync(pin, folder, bench, *options)
         return Site.of(folder), compiled.result()
 
 
@@ -344,10 +363,10 @@ def _compile_modules(
             bytecode.keep(archive, site.folder, sources[str(row["name"])], interpreter.minor)
 
 
-def _sync(pin: Pin, folder: Path, bench: Bench, *options: str) -> None:
+def _sync(pin: Pin, folder: Path, bench: Bench, *options: str | Path) -> None:
     words: list[str | Path] = ["pip", "sync", "-", "--python", folder / "bin" / "python"]
-    words += ["--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"]
-    words += options
+    words += ["--require-hashes", "--link-mode", "copy"]
+    words += [*only_wheels(marked(pin.graph, "build")), *options]
     rows = as_requirements(pin.graph)
     # The rows say all: asking the index about what is in the cache only doubles the time.
     output = uv.run(replace(bench, offline=True), words, cwd=folder, stdin=rows)

@@ -1,0 +1,235 @@
+"""Servers from a folder with a package of one's own in it: packed, locked, installed, updated."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.packages.npm_registry import NpmRegistry, package_tarball, running
+from tests.packages.story import SERVERS, World
+
+NODE = """#!/usr/bin/env node
+const read = require("readline").createInterface({ input: process.stdin });
+read.on("line", (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (id === undefined) return;
+  const results = {
+    initialize: {
+      protocolVersion: params?.protocolVersion,
+      capabilities: { tools: {} },
+      serverInfo: { name: "notes", version: "1" },
+    },
+    "tools/list": { tools: [{ name: "said", inputSchema: { type: "object" } }] },
+    "tools/call": { content: [{ type: "text", text: require("dep") + "-WORD" }] },
+    ping: {},
+  };
+  const result = results[method];
+  const answer = result ? { result } : { error: { code: -32601, message: method } };
+  process.stdout.write(JSON.stringify({ jsonrpc: "2.0", id, ...answer }) + "\\n");
+});
+"""
+BACKEND = '''
+import base64, csv, hashlib, io, pathlib, zipfile
+
+def build_wheel(folder, settings=None, metadata=None):
+    info = "story_hi-0.2.0.dist-info"
+    files = {f"story_hi/{path.name}": path.read_text() for path in pathlib.Path("src").iterdir()}
+    files[f"{info}/METADATA"] = """Metadata-Version: 2.1
+Name: Story.Hi
+Version: 0.2.0
+Requires-Dist: story-dep
+Requires-Dist: never-there ; extra == "all"
+"""
+    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+    files[f"{info}/entry_points.txt"] = "[console_scripts]\\nHi = story_hi:main\\n"
+    record = io.StringIO()
+    writer = csv.writer(record)
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=")
+        writer.writerow([name, "sha256=" + digest.decode(), len(text)])
+    writer.writerow([f"{info}/RECORD", "", ""])
+    files[f"{info}/RECORD"] = record.getvalue()
+    wheel = "story_hi-0.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(pathlib.Path(folder, wheel), "w") as archive:
+        for name, text in files.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return wheel
+'''
+PROJECT = """
+[project]
+name = "story-hi"
+version = "0.2.0"
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+
+needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
+
+
+@pytest.fixture
+def npm(world: World) -> Iterator[NpmRegistry]:
+    made = running()
+    registry = next(made)
+    world.environ |= {"npm_config_registry": registry.url, "npm_config_fetch_retries": "0"}
+    yield registry
+    for _ in made:
+        pass
+
+
+def node_folder(world: World, npm: NpmRegistry, word: str = "one", **manifest: Any) -> Path:
+    """Return a folder in the user's own; what it depends on lies in the registry."""
+    files = {"index.js": "module.exports = 'dep';"}
+    npm.offer("dep", tarball=package_tarball("dep", files=files))
+    folder = world.cwd / "mcp-notes"
+    folder.mkdir(exist_ok=True)
+    described = {
+        "name": "@me/notes",
+        "version": "0.1.0",
+        "bin": {"notes": "./server.js"},
+        "files": ["server.js"],
+        "dependencies": {"dep": "^1.0.0"},
+        "scripts": {"prepack": "touch ran", "prepare": "touch ran", "postinstall": "touch ran"},
+        **manifest,
+    }
+    (folder / "package.json").write_text(json.dumps(described), encoding="utf-8")
+    (folder / "server.js").write_text(NODE.replace("WORD", word), encoding="utf-8")
+    (folder / "secret.txt").write_text("not packed", encoding="utf-8")
+    return folder
+
+
+def python_folder(world: World) -> Path:
+    world.offer("story-dep", "good")
+    folder = world.cwd / "hi"
+    (folder / "src").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
+    (folder / "backend.py").write_text(BACKEND, encoding="utf-8")
+    shutil.copy(SERVERS / "_base.py", folder / "src" / "_base.py")
+    main = "def main():\n    import story_dep.server\n"
+    (folder / "src" / "__init__.py").write_text(main, encoding="utf-8")
+    return folder
+
+
+@needs_npm
+def test_a_folder_of_node_is_packed_locked_and_runs_apart_from_it(
+    world: World, npm: NpmRegistry
+) -> None:
+    folder = node_folder(world, npm)
+    done = world.octave("install", "./mcp-notes", "-q")
+    assert done.told == (0, "installed notes 0.1.0 (1 tool)\n", "")
+    assert 'package = "folder:../cwd/mcp-notes"' in world.manifest
+    assert str(world.root) not in world.lockfile
+    assert world.octave("list", "--json").json[0]["kind"] == "folder"
+    shutil.rmtree(folder)
+    assert world.call("notes", "said").stdout == "dep-one\n"
+    assert world.octave("audit").code == 0
+    (installed,) = (world.home / "servers" / "notes").iterdir()
+    inside = {path.name for path in (installed / "node_modules" / "@me" / "notes").iterdir()}
+    assert inside == {"package.json", "server.js"}, "no more than npm would publish, no script ran"
+    asked = [path for path in npm.asked if "notes" in path]
+    assert asked == [], "its name is told to no registry"
+
+
+@needs_npm
+def test_what_changed_in_the_folder_comes_with_update_and_with_install(
+    world: World, npm: NpmRegistry
+) -> None:
+    node_folder(world, npm)
+    world.octave("install", "./mcp-notes", "-q")
+    node_folder(world, npm, "two")
+    assert world.octave("install", "-q").stdout.startswith("present notes")
+    assert world.call("notes", "said").stdout == "dep-one\n"
+    done = world.octave("update", "-y", "-q")
+    assert done.code == 0
+    assert world.call("notes", "said").stdout == "dep-two\n"
+    assert world.octave("rollback", "notes").code == 0
+    assert world.call("notes", "said").stdout == "dep-one\n"
+    node_folder(world, npm, "three", version="0.2.0")
+    assert world.octave("outdated", "--json").json[0]["latest"] == "0.2.0"
+    assert world.octave("install", "./mcp-notes", "-q").code == 0
+    assert world.call("notes", "said").stdout == "dep-three\n"
+
+
+@needs_npm
+def test_the_same_files_are_the_same_bytes_and_others_are_refused(
+    world: World, npm: NpmRegistry
+) -> None:
+    folder = node_folder(world, npm)
+    world.octave("install", "./mcp-notes", "-q")
+    locked = world.lockfile
+    for path in (world.home / "servers", world.home / "cache"):
+        shutil.rmtree(path)
+    (folder / "server.js").chmod(0o700)
+    done = world.octave("install", "--locked", "-q")
+    assert (done.code, world.lockfile) == (0, locked)
+    for path in (world.home / "servers", world.home / "cache"):
+        shutil.rmtree(path)
+    node_folder(world, npm, "other")
+    done = world.octave("install", "--locked")
+    assert done.code == 7
+    assert "is not what was locked: its files have changed since" in done.stderr
+    assert "hint: octave update notes" in done.stderr
+    assert world.lockfile == locked
+
+
+@needs_npm
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        ({"bin": "./dist/index.js"}, "is started by `dist/index.js`, which is not among the files"),
+        ({"bin": None}, "has no executable"),
+        ({"version": "new"}, "has no usable `version`"),
+        ({"name": None}, "has no usable `name`"),
+        ({"dependencies": {"dep": "file:../x"}}, "wants `dep` from `file:../x`, which is no reg"),
+        ({"dependencies": {"dep": "me/dep"}}, "wants `dep` from `me/dep`"),
+        ({"bundleDependencies": ["dep"]}, "bundles dependencies"),
+    ],
+)
+def test_a_folder_that_cannot_be_packed_says_why(
+    world: World, npm: NpmRegistry, manifest: dict[str, Any], said: str
+) -> None:
+    node_folder(world, npm, **manifest)
+    done = world.octave("install", "./mcp-notes", "-q")
+    assert done.code == 1
+    assert said in done.stderr
+    assert world.installed() == []
+
+
+def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World) -> None:
+    folder = python_folder(world)
+    done = world.octave("install", "-q", ".", cwd=folder)
+    assert done.told == (0, "installed hi 0.2.0 (3 tools)\n", "")
+    assert str(world.root) not in world.lockfile
+    shutil.rmtree(world.home / "servers")
+    assert world.octave("install", "--locked", "-q").code == 0
+    shutil.rmtree(world.home / "servers")
+    shutil.rmtree(world.home / "cache")
+    assert world.octave("install", "--locked", "-q").code == 0, "built anew, to the same bytes"
+    assert world.octave("audit").code == 0
+    main = folder / "src" / "__init__.py"
+    main.write_text(main.read_text(encoding="utf-8") + "# new\n", encoding="utf-8")
+    assert world.octave("install", "--locked", "-q").code == 0
+    assert world.octave("update", "-y", "--json").json["results"][0]["status"] == "updated"
+    shutil.rmtree(folder)
+    assert world.call("hi", "echo", "text=x").code == 0
+    done = world.octave("update", "hi")
+    assert (done.code, "is not there" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("words", [("./nowhere",), ("/dev/null",), ("./file",)])
+def test_what_is_no_folder_is_no_request(world: World, words: tuple[str, ...]) -> None:
+    (world.cwd / "file").write_text("", encoding="utf-8")
+    done = world.octave("install", *words)
+    assert done.code == 2
+    assert f"`{words[0]}` is no folder" in done.stderr
+
+
+def test_a_folder_without_a_package_points_to_add(world: World) -> None:
+    (world.cwd / "plain").mkdir()
+    done = world.octave("install", "./plain")
+    assert done.code == 1
+    assert "octave add NAME -- COMMAND" in done.stderr
