@@ -14,8 +14,8 @@ from octave.cli.output import safe, tell, write, write_json
 from octave.cli.site_options import RegistryOption
 from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound
 from octave.home import Workspace
+from octave.packages import containers, lockfile, manifest, store, workspaces
 from octave.packages import info as facts
-from octave.packages import lockfile, manifest, store, workspaces
 from octave.packages.info import BUNDLED
 from octave.packages.registries import Asking, of_workspace
 from octave.packages.registry import Registry, bundled_folder
@@ -176,11 +176,14 @@ def _installed(workspace: Workspace, name: str) -> dict[str, Any] | None:
     if record is None or folder is None:
         return None
     place = workspace.home.servers / name / folder
+    command = list(store.absolute(record.command, place, workspace.home))
+    if record.kind == "oci":
+        command += ["run", containers.reference(record.package, record.integrity)]
     return {
         "package": f"{record.kind}:{record.package}",
         "version": record.version,
         "integrity": record.integrity,
         "checked": record.checked,
         "tools": record.tools,
-        "command": [*store.absolute(record.command, place, workspace.home), *record.args],
+        "command": [*command, *record.args],
     }

@@ -35,9 +35,10 @@ def outdated(
             render.table(("NAME", "CURRENT", "WANTED", "LATEST"), [_cells(row) for row in rows])
         for error in failures:
             tell_error(error, as_json=False)
-        for note in () if terms.quiet else _notes(rows):
+        for note in () if terms.quiet else _notes(rows, found):
             tell(f"note: {safe(note)}")
-        if not rows and not failures and not terms.quiet:
+        is_known = not any(standing.notes for standing in found)
+        if not rows and not failures and is_known and not terms.quiet:
             tell("every server is as new as it can be")
     codes = {error.exit_code for error in failures}
     return codes.pop() if len(codes) == 1 else 1 if codes or rows else 0
@@ -48,9 +49,9 @@ def _cells(row: Standing) -> tuple[str, str, str, str]:
     return row.name + mark, row.current or "-", row.wanted or "-", row.latest or "-"
 
 
-def _notes(rows: list[Standing]) -> list[str]:
+def _notes(rows: list[Standing], found: list[Standing]) -> list[str]:
     held = [row.name for row in rows if row.wanted == row.current and not row.is_pinned]
-    notes = [note for row in rows for note in row.notes]
+    notes = [note for standing in found for note in standing.notes]
     return notes + [
         f"the range of `{name}` in `octave.toml` keeps it where it is: "
         f"`octave set {name} 'version=*'`"

@@ -101,6 +101,8 @@ def _consent_lines(server: ServerEntry) -> Iterator[str]:
         yield f"  started as a registry says of {server.registry_name}"
     if server.cwd is not None:
         yield f"  in {server.cwd}"
+    if server.mounts:
+        yield f"  its container sees {', '.join(server.mounts)}"
     for name, value in (*server.env.items(), *server.headers.items()):
         yield f"  {name} = {value}"
     if server.allow_scripts:

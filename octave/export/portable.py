@@ -20,7 +20,8 @@ from octave.errors import OctaveError
 from octave.export.subject import Item, Subject, Variable
 from octave.packages import lockfile, manifest
 from octave.packages.lockfile import Lock
-from octave.packages.manifest import BYTE_ORDER_MARK, Reference, Value
+from octave.packages.manifest import Reference, Value
+from octave.packages.manifest_text import BYTE_ORDER_MARK, read_text
 
 PORT = 3737
 TOKEN = "OCTAVE_TOKEN"
@@ -90,7 +91,7 @@ def _is_carried(item: Item, note: Callable[[str], None]) -> bool:
 
 def _document(subject: Subject, items: Sequence[Item], hosts: Sequence[str]) -> dict[str, Any]:
     """Return the manifest as TOML has it: what stands there, but for what is another's."""
-    text = manifest.read_text(subject.workspace.manifest) or ""
+    text = read_text(subject.workspace.manifest) or ""
     raw = tomllib.loads(text.removeprefix(BYTE_ORDER_MARK))
     own = {"host", "port", "token", "allowed_hosts"}
     runtime = {key: value for key, value in raw.get("runtime", {}).items() if key not in own}

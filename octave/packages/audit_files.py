@@ -2,18 +2,19 @@
 
 npm: the tree is unpacked anew from the cached tarballs, each with the hash that is locked, and
 compared file by file. PyPI: every file against the RECORD of its wheel; a RECORD that was changed
-along with its files goes unnoticed, as no lockfile holds its hash.
+along with its files goes unnoticed, as no lockfile holds its hash. Bundles: as npm.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from octave.errors import InstallFailed, IntegrityFailed
+from octave.errors import InstallFailed, IntegrityFailed, RegistryUnreachable
 from octave.home import Home
-from octave.packages import store
-from octave.packages.ecosystems import npm_tree
+from octave.packages import downloads, store
+from octave.packages.ecosystems import mcpb, npm_tree
 from octave.packages.ecosystems.folder_pin import as_packed
+from octave.packages.ecosystems.mcpb_manifest import PLACE
 from octave.packages.ecosystems.npm_command import NeedsNpm
 from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow, Pin
@@ -36,10 +37,10 @@ def differences(home: Home, pin: Pin) -> list[str]:
     folder = home.servers / pin.name / pin.folder
     if pin.kind == "folder":
         pin = as_packed(pin)
-    return _npm(home, pin, folder) if pin.kind == "npm" else _pypi(pin, folder)
+    return _COMPARE[pin.kind](home, pin, folder)
 
 
-def _pypi(pin: Pin, folder: Path) -> list[str]:
+def _pypi(home: Home, pin: Pin, folder: Path) -> list[str]:
     try:
         site = Site.of(folder / "venv")
         site.check_packages(pin.graph)
@@ -81,6 +82,34 @@ def _without_tarballs(rows: list[GraphRow], folder: Path, reason: str) -> list[s
     if not gone:
         raise Unverifiable(reason)
     return [f"`{path}` is missing" for path in gone]
+
+
+def _mcpb(home: Home, pin: Pin, folder: Path) -> list[str]:
+    source = mcpb.Source.of(pin.package)
+    staging = store.stage(home, pin.name)
+    try:
+        with downloads.open_file(source.wanted, downloads.bundles(home), offline=True) as file:
+            mcpb.unpack(file, source, staging)
+        found = _compared(staging / PLACE, folder / PLACE)
+        # Python writes there what it compiled.
+        return [phrase for path, phrase in found if "__pycache__/" not in path]
+    except (RegistryUnreachable, InstallFailed) as error:
+        raise Unverifiable(error.message) from error
+    finally:
+        store.discard(staging)
+
+
+def _oci(home: Home, pin: Pin, folder: Path) -> list[str]:
+    raise Unverifiable("docker or podman keeps them, by their digest")
+
+
+_COMPARE: Mapping[str, Callable[[Home, Pin, Path], list[str]]] = {
+    "npm": _npm,
+    "pypi": _pypi,
+    "mcpb": _mcpb,
+    "oci": _oci,
+}
+"""By ecosystem."""
 
 
 def _belongs(row: GraphRow, folder: Path) -> bool:

@@ -6,12 +6,12 @@ of package that Octave cannot install is shown, not refused.
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from octave.errors import InstallFailed, ServerNotFound
-from octave.packages import server_json
-from octave.packages.names import pypi_name, split_package
+from octave.errors import InstallFailed, IntegrityFailed, ServerNotFound
+from octave.packages import run_arguments, server_json
+from octave.packages.names import pypi_name, split_image, split_package, with_host
 from octave.packages.server_json import (
     Extension,
     Figures,
@@ -22,7 +22,9 @@ from octave.packages.server_json import (
     Server,
 )
 
-INSTALLABLE_KINDS = ("npm", "pypi")
+INSTALLABLE_KINDS = ("npm", "pypi", "mcpb", "oci")
+_RANKS = {"npm": 0, "pypi": 0, "mcpb": 1, "oci": 2}
+"""Whose dependencies can be locked and looked at comes first."""
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -90,13 +92,15 @@ class PackageChoice:
     """The package registry its entry names. Packages come from where npm and uv are set to."""
     index_host: str = ""
     """The host that must be that place, as a company's own package registry; empty: any."""
+    mounts: tuple[str, ...] = ()
+    """How the entry writes folders of this machine that the user may give to a container."""
     claim: str = ""
     """The official name that the installed package itself must bear; empty: the bundled registry
     stands for it."""
 
     @property
     def request(self) -> str:
-        """The package as one asks for it: `npm:PKG`, `pypi:PKG`."""
+        """The package as one asks for it: `npm:PKG`, `pypi:PKG`, `oci:IMAGE`, `mcpb:URL#...`."""
         return f"{self.kind}:{self.identifier}"
 
     @property
@@ -181,15 +185,21 @@ class Entry:
     def preferred(self) -> PackageChoice:
         """Return the first npm or PyPI package that was tried, else the first one.
 
+        A bundle where there is none, a container image where there is no bundle either.
+
         Raises:
             ServerNotFound: its registry has deleted it.
+            IntegrityFailed: it comes as a bundle alone, and without a hash.
             InstallFailed: it comes in no form that Octave can install.
         """
         self.require_offered()
         choices = [choice for choice in self.packages if choice.installable]
+        best = min((_RANKS[choice.kind] for choice in choices), default=0)
+        choices = [choice for choice in choices if _RANKS[choice.kind] == best]
         tried = [choice for choice in choices if choice.figures is not None]
         if choices:
             return (tried or choices)[0]
+        self._require_hash()
         kinds = dict.fromkeys(package.kind for package in self.packages)
         forms = [f"as {kind} package" for kind in kinds]
         forms += [f"at {remote.url}" for remote in self.remotes]
@@ -199,6 +209,16 @@ class Entry:
             hint=self.connect_command()
             or f"`octave info {self.request}` shows what is known about it",
         )
+
+    def _require_hash(self) -> None:
+        for choice in self.packages:
+            if choice.kind == "mcpb" and "#sha256=" not in choice.identifier:
+                raise IntegrityFailed(
+                    f"`{self.request}` comes as the bundle {choice.identifier} without the hash "
+                    "that its registry must tell, so nobody could tell what arrives",
+                    hint=self.connect_command()
+                    or f"`octave info {self.request}` shows what is known about it",
+                )
 
     def require_offered(self) -> None:
         """Do nothing when its registry still offers it.
@@ -274,26 +294,38 @@ def make_entry(short_name: str, server: Server, extension: Extension) -> Entry:
 
 
 def _choice(package: Package, extension: Extension) -> PackageChoice:
-    kind, identifier = package.registry_type, package.identifier
+    kind, identifier, version = package.registry_type, package.identifier, package.version
     more = extension.packages.get(f"{kind}:{identifier}", server_json.PackageExtension())
+    run = run_arguments.RunArguments()
+    if kind == "oci":
+        run = run_arguments.read(package.runtime_arguments, identifier)
+        identifier, tag = split_image(with_host(identifier, package.registry_base_url))
+        version = tag or version
+    elif kind == "mcpb" and package.file_sha256:
+        identifier = f"{identifier}#sha256={package.file_sha256}"
+    variables = [*package.environment_variables, *run.variables]
+    is_refused = bool(run.refused or more.oci_registry)
     return PackageChoice(
         kind=kind,
         identifier=identifier,
-        version=package.version,
+        version=version,
         executable=more.executable,
         arguments=tuple(map(_argument, package.package_arguments)),
-        variables=tuple(map(_variable, package.environment_variables)),
+        variables=tuple(map(_variable, variables)),
         env_one_of=more.env_one_of,
         requires=more.requires,
         constraints=more.constraints,
-        default_env=_fixed_environment(package) | more.default_environment,
+        default_env=_fixed_environment(variables) | more.default_environment,
         network=more.network,
         needs_at_start=more.needs_at_start,
         archived=more.archived,
-        notes=more.notes,
+        notes=(*more.notes, *run.notes()),
         figures=more.figures,
         base_url=package.registry_base_url,
-        installable=package.transport.type == "stdio" and can_be_named(kind, identifier),
+        mounts=run.mounts,
+        installable=package.transport.type == "stdio"
+        and not is_refused
+        and can_be_named(kind, identifier),
     )
 
 
@@ -308,10 +340,10 @@ def can_be_named(kind: str, identifier: str) -> bool:
     return True
 
 
-def _fixed_environment(package: Package) -> dict[str, str]:
+def _fixed_environment(variables: Sequence[server_json.NamedInput]) -> dict[str, str]:
     # A default of an optional variable is the server's own: setting it would only freeze it.
     found: dict[str, str] = {}
-    for variable in package.environment_variables:
+    for variable in variables:
         value = _fixed(variable)
         if value is None and variable.is_required:
             value = variable.default

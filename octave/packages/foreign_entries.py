@@ -117,7 +117,9 @@ def foreign_entry(raw: msgspec.Raw, registry: str, address: str) -> Entry | None
 
 
 def _judged(choice: PackageChoice, claim: str, address: str) -> PackageChoice:
-    own = choice.base_url if _are_of_one_house(choice.base_url, address) else ""
+    # The host of an image is part of its name, and a bundle has an address.
+    has_index = choice.kind not in {"oci", "mcpb"}
+    own = choice.base_url if has_index and _are_of_one_house(choice.base_url, address) else ""
     version = choice.version if _VERSION.fullmatch(choice.version) else ""
     choice = replace(choice, version=version, claim=claim, index_host=_host(own))
     wrong = next(_objections(choice), None)

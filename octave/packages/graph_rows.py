@@ -36,6 +36,8 @@ def pypi_hashes(row: Row) -> frozenset[str] | None:
 HASHES: Mapping[str, Callable[[Row], frozenset[str] | None]] = {
     "npm": npm_hashes,
     "pypi": pypi_hashes,
+    "mcpb": pypi_hashes,
+    "oci": pypi_hashes,
     "folder": lambda row: npm_hashes(row) if "path" in row else pypi_hashes(row),
 }
 """By ecosystem."""

@@ -93,6 +93,8 @@ def install_command(request: str, choice: PackageChoice) -> str:
 def server_command(choice: PackageChoice) -> str:
     """Return the server's own command line: executable, fixed and required arguments."""
     words = [shlex.quote(choice.executable or choice.identifier.rpartition("/")[2])]
+    if choice.kind == "oci":
+        words = ["docker", "run", "-i", "--rm", f"{choice.identifier}:{choice.version or 'latest'}"]
     words += [shlex.quote(word) for word in choice.fixed_args()]
     return " ".join([*words, *map(usage, choice.required_arguments)])
 
@@ -119,7 +121,8 @@ def _package(choice: PackageChoice, preferred: bool) -> dict[str, Any]:  # noqa:
         "installable": choice.installable,
         "archived": choice.archived,
         "executable": choice.executable,
-        "command": server_command(choice) if choice.installable else None,
+        # How a bundle is started stands in the bundle.
+        "command": server_command(choice) if choice.installable and choice.kind != "mcpb" else None,
         "arguments": [_argument(argument) for argument in choice.arguments],
         "environment": [_variable(variable) for variable in choice.variables],
         "environmentOneOf": [list(group) for group in choice.env_one_of],

@@ -11,6 +11,7 @@ from typing import Any
 
 from octave.errors import NotTrusted, OctaveError, UsageError
 from octave.packages import (
+    bundles,
     ledger,
     lockfile,
     manifest,
@@ -25,7 +26,7 @@ from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.plan import Consent, plan_of, require_answerable
-from octave.packages.resolve import Choice, answers, choose, pin_of
+from octave.packages.resolve import Choice, answers, choose, described, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
@@ -36,7 +37,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """`NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`, or a folder as it is typed."""
+    """As `choose` reads it, a folder as it is typed, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -121,7 +122,8 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
         UsageError: it allows what its kind of package does not do, or gives no usable name.
         ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `choose`.
     """
-    choice = choose(request.text, site.registry)
+    request = replace(request, text=bundles.from_file(request.text, site.bench))
+    choice = described(choose(request.text, site.registry), site.bench)
     if choice.entry is not None and choice.entry.registry:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})

@@ -7,24 +7,23 @@ the nearest valid name. `manifest_edit.py` writes it.
 import hashlib
 import json
 import re
-import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from octave.errors import ManifestError, storage_hint
+from octave.packages.manifest_text import BYTE_ORDER_MARK, decode, problem, read_text
 from octave.packages.names import (
     check_constraint,
     check_header,
+    check_mount,
     check_range,
     check_server_name,
     check_variable,
     is_server_name,
     split_package,
 )
-from octave.packages.toml_text import locate, merge_conflict, position, syntax_place
+from octave.packages.toml_text import locate
 from octave.settings import (
     Convert,
     Reference,
@@ -52,10 +51,8 @@ __all__ = [
     "is_server_name",
     "load",
     "parse",
-    "read_text",
 ]
 
-BYTE_ORDER_MARK = "\ufeff"
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 """A key that TOML lets one write without quotes."""
 
@@ -66,7 +63,7 @@ class ServerEntry:
 
     name: str
     package: str | None = None
-    """`npm:NAME` or `pypi:NAME[EXTRA,...]`."""
+    """`npm:NAME`, `pypi:NAME[EXTRA,...]`, `oci:IMAGE` or `mcpb:URL#sha256=HEX`."""
     version: str = "*"
     constraints: tuple[str, ...] = ()
     args: tuple[Value, ...] = ()
@@ -90,6 +87,8 @@ class ServerEntry:
     headers: Mapping[str, Value] = field(default_factory=dict)
     executable: str | None = None
     """Which of the package's executables; the key `bin`."""
+    mounts: tuple[str, ...] = ()
+    """What its container sees of this machine, as written: `SOURCE:TARGET[:ro]`."""
     node_flags: tuple[str, ...] | None = None
     """What its node is started with in place of Octave's choice; None: that choice."""
     registry_name: str | None = None
@@ -196,6 +195,7 @@ SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "constraints": ("constraints", _words(check_constraint)),
     "bin": ("executable", word),
     "node_flags": ("node_flags", array(_flag)),
+    "mounts": ("mounts", _words(check_mount)),
     "args": ("args", array(value)),
     "env": ("env", table(check_variable, value)),
     "pass_env": ("pass_env", _words(check_variable)),
@@ -223,6 +223,7 @@ _BELONGS: Mapping[str, str] = {
     "constraints": "package",
     "bin": "package",
     "node_flags": "package",
+    "mounts": "package",
     "headers": "url",
     "registry_name": "package",
     "pinned": "package",
@@ -230,12 +231,13 @@ _BELONGS: Mapping[str, str] = {
     "allow_build": "package",
 }
 """Keys that mean something beside one source only."""
-_KINDS: Mapping[str, tuple[str, str]] = {
-    "node_flags": ("npm", "npm"),
-    "allow_scripts": ("npm", "npm"),
-    "allow_build": ("pypi", "PyPI"),
+_KINDS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "node_flags": (("npm", "mcpb"), "npm packages and bundles"),
+    "allow_scripts": (("npm",), "npm packages"),
+    "allow_build": (("pypi",), "PyPI packages"),
+    "mounts": (("oci",), "container images"),
 }
-"""Keys that mean something to one kind of package only, and that kind for a person."""
+"""Keys that mean something to some kinds of packages only, and those for a person."""
 
 
 def _entry(name: str, raw: object) -> ServerEntry:
@@ -253,9 +255,9 @@ def _entry(name: str, raw: object) -> ServerEntry:
             check_range(split_package(fields["package"])[0], fields["version"])
         except ValueError as error:
             raise WrongValue(f"{{}}: {error}", ("version",)) from None
-    for key, (kind, called) in _KINDS.items():
-        if key in raw and not fields["package"].startswith(f"{kind}:"):
-            raise WrongValue(f"{{}} goes with {called} packages alone", (key,))
+    for key, (kinds, called) in _KINDS.items():
+        if key in raw and split_package(fields["package"])[0] not in kinds:
+            raise WrongValue(f"{{}} goes with {called} alone", (key,))
     fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
     if fields.get("auto_start"):
         fields.setdefault("idle_timeout_s", None)
@@ -312,7 +314,7 @@ def parse(path: Path, text: str) -> Manifest:
     Raises:
         ManifestError: it holds something it cannot hold.
     """
-    raw = _decode(path, text.removeprefix(BYTE_ORDER_MARK))
+    raw = decode(path, text.removeprefix(BYTE_ORDER_MARK))
     try:
         fields = read_table(raw, _TOP_KEYS)
     except WrongValue as error:
@@ -321,7 +323,7 @@ def parse(path: Path, text: str) -> Manifest:
         except RecursionError:
             line, column = 1, 1
         message = error.text.replace("{}", _subject(error.path), 1)
-        raise _problem(path, line, column, message) from None
+        raise problem(path, line, column, message) from None
     servers = fields.get("servers", {})
     return Manifest(
         path=path,
@@ -359,55 +361,6 @@ _PINNING: Mapping[str, object] = {
 def _hash(found: object) -> str:
     canonical = json.dumps(found, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def read_text(path: Path) -> str | None:
-    """Return the text of the manifest at `path`; None when there is none.
-
-    Raises:
-        ManifestError: it cannot be read.
-    """
-    try:
-        # Opening a pipe would wait for a writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _problem(path, 1, 1, "it is not a file")
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ManifestError(
-            f"`{path}` cannot be read: {reason}",
-            hint=storage_hint(error) or f"check `{path}`, or move it away",
-            details={"path": str(path), "problem": f"it cannot be read: {reason}"},
-        ) from error
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        before = content[: error.start].decode()
-        line, column = position(before, len(before))
-        raise _problem(path, line, column, "it is not UTF-8 text") from None
-
-
-def _decode(path: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise _problem(path, 1, 1, "it is nested too deeply") from None
-    except ValueError as error:
-        conflict = merge_conflict(text)
-        if conflict:
-            raise _problem(path, *conflict, "an unresolved merge conflict") from None
-        message, line, column = syntax_place(error, text)
-        raise _problem(path, line, column, f"it is not TOML: {message}") from None
-
-
-def _problem(path: Path, line: int, column: int, message: str) -> ManifestError:
-    return ManifestError(
-        f"`{path.name}` line {line}, column {column}: {message}",
-        hint=f"edit `{path}`",
-        details={"path": str(path), "line": line, "column": column, "problem": message},
-    )
 
 
 def _subject(path: tuple[str | int, ...]) -> str:

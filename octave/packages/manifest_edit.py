@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from octave.home import atomic_write
-from octave.packages.manifest import BYTE_ORDER_MARK, Reference, parse, read_text
+from octave.packages.manifest import Reference, parse
+from octave.packages.manifest_text import BYTE_ORDER_MARK, read_text
 from octave.packages.names import check_server_name
 from octave.packages.toml_edit import drop, set_keys
 

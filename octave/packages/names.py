@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import Literal
 
-Kind = Literal["npm", "pypi", "folder"]
+Kind = Literal["npm", "pypi", "folder", "mcpb", "oci"]
 
 _SERVER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _NPM = re.compile(r"(?:@[a-z0-9~][a-z0-9._~-]*/)?[A-Za-z0-9~][A-Za-z0-9._~-]*")
@@ -18,6 +18,17 @@ _PYPI = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
     r"(?:\[[A-Za-z0-9][A-Za-z0-9._-]*(?:, ?[A-Za-z0-9][A-Za-z0-9._-]*)*\])?"
 )
+_BUNDLE = re.compile(
+    r"(?:https?://[A-Za-z0-9.\[\]:-]+/[!-\"$-~]+|[A-Za-z0-9_][A-Za-z0-9._ -]*)#sha256=[0-9a-f]{64}"
+)
+_IMAGE_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:(?:[a-z0-9.-]+\.[a-z0-9-]+|localhost|[a-z0-9-]+(?=:))(?::[0-9]{{1,5}})?/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+)
+_IMAGE_CHARACTERS = 255
+"""The longest name of an image with its host (distribution, reference/reference.go)."""
+_IMAGE_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64}")
 _FOLDER = re.compile(r"\.{1,2}(?:/[^/\0-\x1f\x7f]+)*")
 _NPM_RANGE = re.compile(r"[A-Za-z0-9.*+<>=~^| _-]+")
 _PEP440_CLAUSE = re.compile(r"(?:~=|===?|!=|<=?|>=?)? *v?[0-9][A-Za-z0-9.+!_-]*(?:\.\*)?")
@@ -64,8 +75,14 @@ def _strange(text: str) -> str:
     return f": it has a {unicodedata.name(strange, f'U+{ord(strange):04X}')}"
 
 
+class NoHash(ValueError):
+    """A bundle is named, but not what its bytes must be."""
+
+
 def split_package(text: str) -> tuple[Kind, str]:
-    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA,...]` or `folder:PATH`.
+    """Return kind and name of `npm:NAME`, `pypi:NAME[EXTRA]`, `folder:PATH`, `oci:IMAGE`.
+
+    And of `mcpb:URL#sha256=HEX`.
 
     Raises:
         ValueError: the kind is none of them, or the name cannot be one.
@@ -79,11 +96,45 @@ def split_package(text: str) -> tuple[Kind, str]:
         if _PYPI.fullmatch(name):
             return "pypi", name
         raise ValueError(f'"{name}" cannot be the name of a PyPI package{_strange(name)}')
+    if kind == "mcpb" and colon:
+        return "mcpb", _check_bundle(name)
+    if kind == "oci" and colon:
+        if _IMAGE.fullmatch(name) and len(name) <= _IMAGE_CHARACTERS:
+            return "oci", name
+        raise ValueError(f'"{name}" cannot be the name of a container image')
     if kind == "folder" and colon:
         if _FOLDER.fullmatch(name):
             return "folder", name
         raise ValueError(f'"{name}" is not a relative path such as "./server"')
     raise ValueError(f'"{text}" is not KIND:NAME, such as "npm:NAME"')
+
+
+def _check_bundle(text: str) -> str:
+    if _BUNDLE.fullmatch(text):
+        return text
+    if "#" not in text:
+        raise NoHash(f'"{text}" has no hash: "mcpb:URL#sha256=HEX"')
+    raise ValueError(f'"{text}" is not the place of a bundle such as "https://HOST/X.mcpb"')
+
+
+def split_image(text: str) -> tuple[str, str]:
+    """Return name and version of `NAME`, `NAME:TAG` or `NAME@sha256:HEX`; a digest beats a tag."""
+    name, _, digest = text.partition("@")
+    bare, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        bare, tag = name, ""
+    return bare, digest or tag
+
+
+def with_host(image: str, address: str) -> str:
+    """Return the name of an image with its host, which older entries have in a member of its own.
+
+    Without one docker would look elsewhere, where anybody could have taken the name.
+    """
+    first, slash, _ = image.partition("/")
+    host = address.partition("://")[2].partition("/")[0]
+    has_one = bool(slash) and (any(sign in first for sign in ".:") or first == "localhost")
+    return image if has_one or not host else f"{host}/{image}"
 
 
 def pypi_name(text: str) -> str:
@@ -99,6 +150,12 @@ def check_range(kind: str, text: str) -> str:
     """
     if text in {"*", "latest"}:
         return text
+    if kind == "mcpb":
+        raise ValueError(f'a bundle has the one version that is in it, not "{text}"')
+    if kind == "oci":
+        if _IMAGE_VERSION.fullmatch(text):
+            return text
+        raise ValueError(f'"{text}" is neither a tag nor a digest "sha256:HEX"')
     if kind == "folder":
         raise ValueError("a folder has the version that it has: there is none to choose")
     if kind == "npm":
@@ -135,6 +192,20 @@ def check_constraint(text: str) -> str:
     if _CONSTRAINT.fullmatch(text):
         return text
     raise ValueError(f'"{text}" is not a limit such as "mcp<2"')
+
+
+def check_mount(text: str) -> str:
+    """Return `text` when it gives a container a folder of this machine: `SOURCE:TARGET[:ro]`.
+
+    Raises:
+        ValueError: it does not.
+    """
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    is_plain = text.isprintable() and not any(sign in text for sign in ',"')
+    if is_plain and source and target.startswith("/") and mode in {"", "ro", "rw"}:
+        return text
+    raise ValueError(f'"{text}" is not a folder for a container such as "~/notes:/notes:ro"')
 
 
 def check_variable(text: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from octave.errors import InstallFailed
 from octave.home import Home
 from octave.packages import toolchains
-from octave.packages.ecosystems import folder, pypi
+from octave.packages.ecosystems import folder, mcpb, oci, pypi
 from octave.packages.ecosystems.base import Bench, Newest, Wanted
 from octave.packages.ecosystems.npm_versions import check_wanted, find_version, required_node
 from octave.packages.resolve import Choice, require_index
@@ -24,7 +24,10 @@ def newest_of(choice: Choice, version_range: str, staging: Path, bench: Bench) -
     if known is not None and known.index_host:
         require_index(known, staging, bench)
     requires = known.requires if known else {}
-    wanted = Wanted(choice.package, version_range, requires=requires, builds=choice.builds)
+    told = known.version if known else ""
+    wanted = Wanted(
+        choice.package, version_range, requires=requires, told=told, builds=choice.builds
+    )
     return _NEWEST[choice.kind](wanted, staging, bench)
 
 
@@ -46,5 +49,7 @@ def _npm(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
 _NEWEST: Mapping[str, Callable[[Wanted, Path, Bench], Newest]] = {
     "npm": _npm,
     "pypi": pypi.newest,
+    "mcpb": mcpb.newest,
+    "oci": oci.newest,
     "folder": folder.newest,
 }

@@ -50,4 +50,5 @@ def variables(
 
 def _is_node(record: Record) -> bool:
     # What only poses as node on somebody's PATH may know none of its flags.
-    return record.kind in {"npm", "folder"} and Path(record.command[0]).name in ("node", "nodejs")
+    is_known = record.kind in {"npm", "folder", "mcpb"}
+    return is_known and Path(record.command[0]).name in ("node", "nodejs")

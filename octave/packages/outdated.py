@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from octave.errors import OctaveError
-from octave.packages import lockfile, manifest, manifest_change, workspaces
+from octave.packages import bundles, lockfile, manifest, manifest_change, workspaces
 from octave.packages.ecosystems.base import Newest
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
@@ -72,7 +72,8 @@ def look(names: Sequence[str], site: Site) -> list[Standing]:
 def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:
     kind, package = split_package(server.package or "")
     current = pin.version if pin and (pin.kind, pin.package) == (kind, package) else None
-    site.bench.progress(f"asking for versions of {package}")
+    shown = server.name if kind == "mcpb" else package
+    site.bench.progress(f"asking for versions of {shown}")
     try:
         wanted, latest = _newest(server, site)
         if current and site.bench.min_age is not None:
@@ -85,6 +86,14 @@ def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:
         if current and "tooYoung" in error.details:
             return Standing(server.name, kind, current, current, current, server.pinned)
         return Standing(server.name, kind, current, is_pinned=server.pinned, error=error)
+    if kind == "oci" and wanted.version == current:
+        told = (
+            f"what `{package}:{current}` stands for by now only a pull can tell: "
+            f"`octave update {server.name}`"
+        )
+        return Standing(
+            server.name, kind, current, wanted.version, latest.version, server.pinned, (told,)
+        )
     notes = {
         found.version: f"`{server.name}` {found.version} does not run here: {found.problem}"
         for found in (wanted, latest)
@@ -102,6 +111,7 @@ def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:
 
 
 def _newest(server: ServerEntry, site: Site) -> tuple[Newest, Newest]:
+    server = bundles.followed(server, site.registry)
     choice = of_manifest(server, site.registry)
     # Not in `staging`, where what bears no lock is swept: to look takes no lock.
     with tempfile.TemporaryDirectory(prefix="octave-") as folder:

@@ -47,6 +47,9 @@ def republished(before: Pin, after: Pin) -> list[str]:
     A registry that adds files to a version, as wheels for another Python, leaves the others. A
     folder changes under its version, and a source has another hash than its wheels.
     """
+    if before.kind in {"oci", "mcpb"}:
+        # A tag moves; the hash of a bundle is a part of its name.
+        return []
     old, new = _hashes(before), _hashes(after)
     return [
         f"{key[0]} {key[1]}"

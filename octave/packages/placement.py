@@ -9,7 +9,7 @@ from pathlib import Path
 
 from octave.errors import IntegrityFailed, StartFailed
 from octave.home import Workspace
-from octave.packages import definitions, kept, lockfile, store, trial
+from octave.packages import containers, definitions, kept, lockfile, store, trial
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
 from octave.packages.graph_rows import marked
@@ -76,14 +76,19 @@ def place(
 
 
 def can_run(record: Record, folder: Path, site: Site) -> bool:
-    """Whether interpreter and entry file are still there, and no audit found files changed.
+    """Whether interpreter and entry file, or the image, are there, and no audit found changes.
 
-    Others update and remove an interpreter.
+    Others update and remove them.
     """
     if store.is_suspect(folder):
         return False
     command = store.absolute(record.command, folder, site.workspace.home)
-    return all(Path(word).exists() for word in command)
+    if not all(Path(word).exists() for word in command):
+        return False
+    if record.kind != "oci":
+        return True
+    image = containers.reference(record.package, record.integrity)
+    return containers.is_there(command[0], image, site.bench)
 
 
 def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:

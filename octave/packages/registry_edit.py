@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from octave.home import Workspace, atomic_write
 from octave.packages import ledger, manifest, workspaces
-from octave.packages.manifest import BYTE_ORDER_MARK, RegistryEntry
+from octave.packages.manifest import RegistryEntry
 from octave.packages.manifest_edit import plain_value
+from octave.packages.manifest_text import BYTE_ORDER_MARK, read_text
 from octave.packages.toml_edit import drop, set_keys
 
 _NEW_MODE = 0o644
@@ -45,7 +46,7 @@ def _change(workspace: Workspace, edit: Callable[[str], str]) -> None:
         before = manifest.load(path)
         # Whoever changed it meanwhile does not become trusted by this.
         workspaces.require_trust(workspace, before)
-        text = manifest.read_text(path) or ""
+        text = read_text(path) or ""
         mark = BYTE_ORDER_MARK if text.startswith(BYTE_ORDER_MARK) else ""
         after = mark + edit(text.removeprefix(mark))
         wanted = manifest.parse(path, after)

@@ -5,14 +5,15 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from octave.errors import InstallFailed, UsageError
+from octave.errors import InstallFailed, IntegrityFailed, UsageError
+from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.graph_rows import marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
-from octave.packages.names import check_range, pypi_name, split_package
+from octave.packages.names import NoHash, check_range, pypi_name, split_image, split_package
 from octave.packages.registry import Entry, Lookup, PackageChoice, Registry, bundled_folder
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
@@ -32,6 +33,8 @@ class Choice:
     entry: Entry | None = None
     """None for a package the registry does not know."""
     known: PackageChoice | None = None
+    is_described: bool = False
+    """Whether `known` holds what the package itself tells, see `described`."""
     builds: tuple[str, ...] = ()
     """What the manifest lets be built from source."""
 
@@ -49,6 +52,8 @@ def folder_of(text: str, here: Path) -> Path | None:
     """
     if text not in {".", ".."} and not text.startswith(("./", "../", "/")):
         return None
+    if bundles.is_file(text):
+        return None
     place = Path(os.path.realpath(here / text))
     if not place.is_dir():
         raise UsageError(f"`{text}` is no folder", hint="name a folder with a package in it")
@@ -62,8 +67,9 @@ def folder_request(place: Path, base: Path) -> str:
 
 
 def choose(text: str, registry: Lookup) -> Choice:
-    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]` or
-    `folder:PATH`.
+    """Return what `text` asks for: `NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`.
+
+    Or `folder:PATH`, `oci:IMAGE[:TAG]`, `oci:IMAGE@sha256:HEX`, `mcpb:URL#sha256=HEX`.
 
     Raises:
         UsageError: the text names no package.
@@ -109,13 +115,30 @@ def _of_registry(found: Choice, full_name: str, registry: Lookup) -> Choice:
     return replace(found, entry=entry, known=known)
 
 
+def described(choice: Choice, bench: Bench) -> Choice:
+    """Return `choice` with what only the package itself can tell before it is installed.
+
+    Bundles alone tell more than their registry, and are fetched for it; doing it twice is once.
+
+    Raises:
+        IntegrityFailed, PackageNotFound, RegistryUnreachable, InstallFailed.
+    """
+    if choice.kind != "mcpb" or choice.is_described:
+        return choice
+    known = bundles.known_of(choice.package, choice.known, bench)
+    return replace(choice, known=known, is_described=True)
+
+
 def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> Pin:
     """Resolve `choice` to the last byte, within what the manifest's `server` allows.
 
     Raises:
         PackageNotFound, VersionNotFound, Ambiguous, RegistryUnreachable, InstallFailed.
     """
+    choice = described(choice, bench)
     known = choice.known
+    if choice.kind == "oci":
+        require_runnable(choice, bench)
     if known is not None and known.index_host:
         require_index(known, staging, bench)
     constraints = (*(known.constraints if known else ()), *server.constraints)
@@ -127,6 +150,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
             constraints=constraints,
             executable=executable,
             requires=known.requires if known else {},
+            told=known.version if known else "",
             scripts=server.allow_scripts,
             builds=server.allow_build,
         ),
@@ -155,6 +179,29 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         constraints=tuple(constraints),
         requires=dict(resolved.requires),
         toolchain=dict(resolved.toolchain),
+    )
+
+
+def require_runnable(choice: Choice, bench: Bench) -> None:
+    """Refuse a container image that cannot be run here, and say what else there is.
+
+    Raises:
+        InstallFailed: it wants what Octave does not do, or neither docker nor podman is here.
+    """
+    known, entry = choice.known, choice.entry
+    if known is not None and not known.installable:
+        raise InstallFailed(
+            f"`{choice.source}` is not run by Octave, which would not get the right one or not "
+            "run it as it wants to be",
+            hint=f"`octave info {entry.request if entry else choice.source}` says why",
+        )
+    if containers.found(bench) or entry is None:
+        return
+    remote = f"octave install {entry.request} --remote, or " if entry.remotes else ""
+    raise InstallFailed(
+        f"`{entry.request}` comes as the container image `{choice.package}` alone, which needs "
+        "docker or podman, and neither is on PATH",
+        hint=f"{remote}install docker or podman{'' if remote else ', then try again'}",
     )
 
 
@@ -209,7 +256,8 @@ def _bin(executable: str | None) -> str:
 
 def short_name(package: str) -> str:
     """Return a server name made from a package's name: `@x/server-memory` gives `memory`."""
-    bare = re.sub(r"\[.*", "", package).rpartition("/")[2].lower()
+    bare = re.sub(r"\[.*|[#?].*", "", package).rpartition("/")[2].lower()
+    bare = re.sub(r"\.(?:mcpb|dxt)$", "", bare)
     bare = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
     plain = _WRAPPING.sub("", _WRAPPING.sub("", bare)) or bare
     return plain[:40].rstrip("-")
@@ -228,6 +276,11 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
     source, version_range = (text, "*") if text.startswith("folder:") else _split_range(text)
     try:
         kind, package = split_package(source)
+    except NoHash as error:
+        raise IntegrityFailed(
+            f"`{text}` does not say what its bytes must be, so nobody could tell what arrives",
+            hint=f"octave install '{text}#sha256=HEX', with the sha256 its publisher tells",
+        ) from error
     except ValueError as error:
         known = imitated(*source.partition(":")[::2], Registry(bundled_folder()))
         raise UsageError(
@@ -248,6 +301,11 @@ def _check_range(kind: str, version_range: str) -> None:
 
 
 def _split_range(text: str) -> tuple[str, str]:
+    if text.startswith("mcpb:"):
+        return text, "*"
+    if text.startswith("oci:"):
+        image, version = split_image(text.removeprefix("oci:"))
+        return f"oci:{image}", version or "*"
     # An npm scope begins with `@` right after the kind; the range follows the last one.
     name, at, version_range = text.rpartition("@")
     if at and name and not name.endswith(":"):

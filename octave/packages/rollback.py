@@ -5,6 +5,7 @@ from dataclasses import replace
 from octave.errors import InstallFailed, OctaveError, UsageError, VersionNotFound
 from octave.home import Workspace
 from octave.packages import (
+    bundles,
     kept,
     ledger,
     lockfile,
@@ -68,8 +69,7 @@ def _target(server: ServerEntry, version: str | None, current: Pin | None, site:
     there = {
         folder: pin
         for folder, pin in kept.pins(workspace.home, server.name).items()
-        if f"{pin.kind}:{pin.package}" == server.package
-        and (current is None or folder != current.folder)
+        if bundles.is_of(server, pin) and (current is None or folder != current.folder)
     }
     before = workspaces.previous(workspace).get(server.name, "")
     if version is None and before in there:
@@ -100,6 +100,7 @@ def _matched(server: ServerEntry, pin: Pin) -> tuple[ServerEntry, Pin]:
     Raises:
         UsageError: the manifest wants something else of it by now.
     """
+    server = bundles.named(server, pin)
     if is_in_range(pin.kind, pin.version, server.version):
         pin = replace(pin, request=f"{server.package}@{server.version}")
     else:
@@ -139,6 +140,7 @@ def _old(wanted: Manifest, server: ServerEntry, current: Pin | None, site: Site)
 
     def put_back() -> None:
         _set_range(workspace, name, wanted.servers[name].version, server.version)
+        bundles.write_name(workspace, current)
         workspaces.trust(workspace, manifest.load(workspace.manifest))
 
     return Old(current, record, workspaces.previous(workspace).get(name), put_back)
@@ -163,6 +165,7 @@ def _write_down(
                 f"`{workspace.manifest}` was changed meanwhile", hint=f"octave rollback {name}"
             )
         _set_range(workspace, name, server.version, wanted.servers[name].version)
+        bundles.write_name(workspace, pin)
         pins = lockfile.read(workspace.lockfile).pins
         ledger.write_pins(workspace, {**pins, name: pin})
         kept.restore_lists(workspace, pin)

@@ -54,6 +54,8 @@ class Package(msgspec.Struct, rename="camel", kw_only=True, frozen=True):
     transport: Transport
     version: str = ""
     registry_base_url: str = ""
+    file_sha256: str = ""
+    runtime_arguments: list[PackageArgument] = []
     package_arguments: list[PackageArgument] = []
     environment_variables: list[NamedInput] = []
 
@@ -102,6 +104,8 @@ class PackageExtension(msgspec.Struct, rename="camel", kw_only=True, frozen=True
     constraints: tuple[str, ...] = ()
     default_environment: dict[str, str] = {}
     env_one_of: tuple[tuple[str, ...], ...] = ()
+    oci_registry: str = ""
+    """Where an image lies whose name does not say it, in one word."""
     network: str = ""
     needs_at_start: str = ""
     archived: bool = False

@@ -14,6 +14,7 @@ from octave.errors import OctaveError, StartFailed, from_os_error
 from octave.home import Workspace, private_folder
 from octave.packages import approvals, manifest, node_flags, store, variables, workspaces
 from octave.packages.launch import Endpoint, LaunchSpec, Policy, ToolFilter
+from octave.packages.launch_place import Place
 from octave.packages.manifest import Manifest, Reference, ServerEntry, Value
 from octave.packages.registry import PackageChoice, Registry, bundled_folder
 from octave.packages.secrets import Secrets, resolve
@@ -80,27 +81,23 @@ def spec_of_record(
     environ: Mapping[str, str],
 ) -> LaunchSpec:
     """Return the spec that starts what lies in `folder` as `record` says, for `server`."""
-    data = str(workspace.data(server.name))
-    fixed = tuple(word.replace("{data}", data) for word in record.args)
     resolver = _Resolver(workspace, environ)
-    interpreter, *entry = store.absolute(record.command, folder, workspace.home)
+    place = Place(workspace, server, record, folder)
     return LaunchSpec(
         name=server.name,
         argv=(
-            interpreter,
-            *node_flags.arguments(record, server.node_flags),
-            *entry,
-            *fixed,
+            *place.command(),
+            *place.fixed(lambda name: resolver.given(name, server)),
             *(resolver.value(value) for value in server.args),
         ),
         cwd=_cwd(workspace, server),
         environment=_with_files(
             server.name,
-            (interpreter, *entry),
+            store.absolute(record.command, folder, workspace.home),
             _environment(
                 workspace,
                 server,
-                record,
+                place,
                 environ,
                 node_flags.variables(workspace.home, record, folder, server.node_flags),
             ),
@@ -290,6 +287,14 @@ class _Resolver:
     def value(self, value: Value) -> str:
         return resolve(value, self._environ, self._secrets, self._base)
 
+    def given(self, name: str, server: ServerEntry) -> str | None:
+        """Return the value of a variable that `server` is given; None when it is not."""
+        if name in server.env:
+            return self.value(server.env[name])
+        # A bundle chooses these names: of all else here it is told nothing.
+        is_passed = name in PASSED or name in server.pass_env
+        return self._environ.get(name) if is_passed else None
+
     def header(self, name: str, value: Value) -> str:
         text = self.value(value).strip()
         if not (text.isascii() and text.isprintable()):
@@ -336,12 +341,12 @@ def _cwd(workspace: Workspace, server: ServerEntry) -> Path:
 def _environment(
     workspace: Workspace,
     server: ServerEntry,
-    record: Record | None,
+    place: Place | None,
     environ: Mapping[str, str],
     defaults: Mapping[str, str],
 ) -> Callable[[], dict[str, str]]:
     def environment() -> dict[str, str]:
-        data = str(private_folder(workspace.data(server.name)))
+        private_folder(workspace.data(server.name))
         resolver = _Resolver(workspace, environ)
         found = dict(defaults)
         found |= {
@@ -349,10 +354,12 @@ def _environment(
             for name, value in environ.items()
             if name in PASSED or name.startswith(PASSED_PREFIXES) or name in server.pass_env
         }
-        if record is not None:
-            found |= {name: value.replace("{data}", data) for name, value in record.env.items()}
-        found |= {name: resolver.value(value) for name, value in server.env.items()}
-        missing = missing_variables(record, found) if record is not None else []
+        given = {name: resolver.value(value) for name, value in server.env.items()}
+        if place is not None:
+            found |= place.tool_variables(environ)
+            found |= place.defaults({**found, **given}.get)
+        found |= given
+        missing = missing_variables(place.record, found) if place is not None else []
         if missing:
             first = [word for each in missing for word in each.partition(" or ")[0].split(" with ")]
             raise StartFailed(

@@ -7,6 +7,7 @@ the new one does not come up. The old version stays on disk.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 from octave.errors import (
     InstallFailed,
@@ -16,6 +17,7 @@ from octave.errors import (
     VersionNotFound,
 )
 from octave.packages import (
+    bundles,
     ledger,
     lockfile,
     manifest,
@@ -126,6 +128,7 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
     record = None if before is None else store.find(home, name, before.folder)
     if before is None or record is None:
         raise InstallFailed(f"`{name}` is not installed", hint="octave install")
+    server = bundles.followed(server, site.registry)
     choice = of_manifest(server, site.registry)
     after = _newest(choice, server, before, site)
     if after == before:
@@ -153,7 +156,11 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         earlier = workspaces.previous(workspace).get(name)
         _write_down(site, before, placed)
         site.bench.progress(f"changing `{name}` over to {after.version}")
-        swap(site, Old(before, record, earlier), after.version)
+        swap(
+            site,
+            Old(before, record, earlier, partial(bundles.write_name, workspace, before)),
+            after.version,
+        )
     return Outcome(
         name,
         "updated",
@@ -260,11 +267,13 @@ def _write_down(site: Site, before: Pin, placed: Placed) -> None:
         workspaces.require_trust(workspace, wanted)
         pins = lockfile.read(workspace.lockfile).pins
         server = wanted.servers.get(name)
-        if server is None or not answers(placed.pin, server) or pins.get(name) != before:
+        named = None if server is None else bundles.named(server, placed.pin)
+        if named is None or not answers(placed.pin, named) or pins.get(name) != before:
             raise OctaveError(
                 f"`{name}` was changed by somebody else meanwhile, so it was not updated",
                 hint=f"octave update {name}",
             )
+        bundles.write_name(workspace, placed.pin)
         ledger.write_pins(workspace, {**pins, name: placed.pin})
         keep_offered(site, placed)
 

@@ -1,4 +1,7 @@
-"""Compare versions and ranges as npm and PyPI do, each its own way. Pure."""
+"""Compare versions and ranges as npm and PyPI do, each its own way. Pure.
+
+Bundles and images have versions like npm's, mostly, and no ranges.
+"""
 
 import nodesemver
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -10,7 +13,7 @@ _ANY = frozenset(("*", "latest", ""))
 def is_newer(kind: str, version: str, other: str) -> bool:
     """Whether `version` comes after `other`; false for what is no version."""
     try:
-        if kind == "npm":
+        if kind != "pypi":
             return bool(nodesemver.gt(version, other, loose=True))
         return Version(version) > Version(other)
     except (ValueError, InvalidVersion):
@@ -21,6 +24,8 @@ def is_in_range(kind: str, version: str, version_range: str) -> bool:
     """Whether `version` lies in `version_range`; never in what is none, such as an npm tag."""
     if version_range in _ANY or version == version_range:
         return True
+    if kind in {"mcpb", "oci"}:
+        return False
     try:
         if kind == "npm":
             return bool(

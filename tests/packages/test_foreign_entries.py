@@ -40,7 +40,7 @@ def test_deprecated_and_deleted_are_told_with_their_reason(
     assert reader.names("com.") == ["com.example/odd", "com.example/old"]
 
 
-@pytest.mark.parametrize("kind", ["nuget", "cargo", "go", "mcpb", "oci", "", "npm\0", "Npm"])
+@pytest.mark.parametrize("kind", ["nuget", "cargo", "go", "mcpb", "docker", "", "npm\0", "Npm"])
 def test_a_kind_of_package_nobody_knows_is_shown_and_not_installed(
     registry: RegistryServer, reader: Reader, kind: str
 ) -> None:
@@ -94,6 +94,31 @@ def test_a_range_is_no_version(registry: RegistryServer, reader: Reader, version
 
     (entry,) = reader.open().search("thing")
     assert entry.packages[0].version == ""
+
+
+@pytest.mark.parametrize(
+    ("identifier", "address", "image", "version"),
+    [
+        ("h.test/o/thing:1.2", "", "h.test/o/thing", "1.2"),
+        ("o/thing", "https://images.example.com/v2", "images.example.com/o/thing", "1.0"),
+        ("h.test/o/thing", "https://images.example.com", "h.test/o/thing", "1.0"),
+        ("o/thing:2", "", "o/thing", "2"),
+    ],
+)
+def test_an_image_lies_where_its_entry_says_and_nowhere_else(
+    registry: RegistryServer,
+    reader: Reader,
+    identifier: str,
+    address: str,
+    image: str,
+    version: str,
+) -> None:
+    registry.add("com.example/thing", package("oci", identifier, registryBaseUrl=address))
+
+    (entry,) = reader.open().search("thing")
+    (choice,) = entry.packages
+    assert (choice.identifier, choice.version, choice.installable) == (image, version, True)
+    assert choice.index_host == ""
 
 
 def test_harmless_variables_are_set(registry: RegistryServer, reader: Reader) -> None:

@@ -258,7 +258,7 @@ def test_a_byte_order_mark_and_windows_line_breaks_are_read(path):
         (
             '[servers.x]\nnode_flags = []\npackage = "pypi:x"\n',
             (2, 1),
-            "`node_flags` in [servers.x] goes with npm packages alone",
+            "`node_flags` in [servers.x] goes with npm packages and bundles alone",
         ),
         (
             '[servers.x]\npackage = "npm:x"\nnode_flags = [\n  "--jitless",\n  "evil.js",\n]\n',

@@ -4,6 +4,8 @@ import pytest
 
 from octave.packages import names
 
+HASH = "#sha256=" + "0a" * 32
+
 
 @pytest.mark.parametrize("name", ["a", "github", "0x", "a-b-", "a" * 40])
 def test_a_server_may_have_this_name(name):
@@ -35,6 +37,12 @@ def test_a_letter_that_only_looks_right_is_named():
         ("pypi:mcp-server-fetch", "pypi", "mcp-server-fetch"),
         ("pypi:mcp[cli,ws]", "pypi", "mcp[cli,ws]"),
         ("pypi:A.b_c", "pypi", "A.b_c"),
+        ("oci:thing", "oci", "thing"),
+        ("oci:host.test/owner/some_image-x", "oci", "host.test/owner/some_image-x"),
+        ("oci:localhost:5000/a.b__c", "oci", "localhost:5000/a.b__c"),
+        (f"mcpb:https://h.test/v1/x.mcpb{HASH}", "mcpb", f"https://h.test/v1/x.mcpb{HASH}"),
+        (f"mcpb:http://[::1]:80/x?y=@1{HASH}", "mcpb", f"http://[::1]:80/x?y=@1{HASH}"),
+        (f"mcpb:my bundle.mcpb{HASH}", "mcpb", f"my bundle.mcpb{HASH}"),
     ],
 )
 def test_a_package_is_split_into_kind_and_name(text, kind, name):
@@ -48,7 +56,26 @@ def test_a_package_is_split_into_kind_and_name(text, kind, name):
         "npm",
         "npm:",
         "left-pad",
-        "oci:x",
+        "nuget:x",
+        "oci:",
+        "oci:-x",
+        "oci:Upper/case",
+        "oci:a//b",
+        "oci:../x",
+        "oci:a/",
+        "oci:a b",
+        "oci:--privileged",
+        "oci:host.test/x:1.0",
+        "oci:x@sha256:" + "a" * 64,
+        "oci:" + "a" * 256,
+        "mcpb:https://h.test/x.mcpb",
+        "mcpb:https://h.test/x.mcpb#sha256=" + "a" * 63,
+        "mcpb:https://h.test/x.mcpb#sha256=" + "A" * 64,
+        "mcpb:https://u:p@h.test/x" + HASH,
+        "mcpb:https://h.test/x y" + HASH,
+        "mcpb:file:///etc/passwd" + HASH,
+        "mcpb:../x.mcpb" + HASH,
+        "mcpb:/tmp/x.mcpb" + HASH,
         "npm:--global",
         "npm:@x",
         "npm:@-x/y",
@@ -71,7 +98,9 @@ def test_a_package_is_split_into_kind_and_name(text, kind, name):
     ],
 )
 def test_a_package_may_not_be_named_like_this(text):
-    with pytest.raises(ValueError, match=r"cannot be the name|is not KIND"):
+    with pytest.raises(
+        ValueError, match=r"cannot be the name|is not KIND|has no hash|is not the place"
+    ):
         names.split_package(text)
 
 
@@ -165,3 +194,43 @@ def test_variables_and_headers_have_names_that_can_be_passed_on():
     for text in ("", "A B", "A:", "A\r\nB", "Ä"):
         with pytest.raises(ValueError, match="HTTP header"):
             names.check_header(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "version"),
+    [
+        ("thing", "thing", ""),
+        ("h.test/o/thing:1.0", "h.test/o/thing", "1.0"),
+        ("localhost:5000/thing", "localhost:5000/thing", ""),
+        ("localhost:5000/thing:2", "localhost:5000/thing", "2"),
+        ("thing:1@sha256:ab", "thing", "sha256:ab"),
+    ],
+)
+def test_an_image_is_split_into_name_and_tag_or_digest(text, name, version):
+    assert names.split_image(text) == (name, version)
+
+
+@pytest.mark.parametrize("text", ["*", "latest", "1.0", "v1_x-y", "sha256:" + "0" * 64])
+def test_an_image_may_be_of_this_version(text):
+    assert names.check_range("oci", text) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("oci", "^1"), ("oci", "-x"), ("oci", "sha256:0"), ("mcpb", "1.0")]
+)
+def test_bundles_and_images_have_no_ranges(kind, text):
+    with pytest.raises(ValueError):
+        names.check_range(kind, text)
+
+
+@pytest.mark.parametrize("text", ["~/a:/a", "./a b:/a:ro", "{data}:/data:rw", "/a:/b"])
+def test_a_folder_may_be_given_to_a_container_like_this(text):
+    assert names.check_mount(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "/a", "/a:b", ":/b", "/a:/b:z", "/a,x=y:/b", '/a":/b', "a\n:/b"]
+)
+def test_a_folder_may_not_be_given_to_a_container_like_this(text):
+    with pytest.raises(ValueError):
+        names.check_mount(text)

@@ -411,13 +411,13 @@ def test_a_file_of_another_shape_is_a_value_error(text):
             {
                 "packages": [
                     {
-                        "registryType": "oci",
-                        "identifier": "someone/thing:1",
+                        "registryType": "nuget",
+                        "identifier": "Thing",
                         "transport": {"type": "stdio"},
                     }
                 ]
             },
-            "only as oci package",
+            "only as nuget package",
         ),
         (
             {"remotes": [{"type": "sse", "url": "https://thing.test/sse"}]},

@@ -58,7 +58,9 @@ def test_a_name_nearly_right_is_suggested(registry: Registry) -> None:
     [
         "npm:",
         "pypi:",
-        "oci:thing",
+        "oci:Thing",
+        "oci:thing:^1",
+        "nuget:thing",
         "https://example.com",
         "npm:--global",
         "npm:git+https://x",

@@ -8,6 +8,8 @@ from octave.packages.ecosystems.base import Ecosystem
 _CLASSES = {
     "npm": ("octave.packages.ecosystems.npm", "Npm"),
     "pypi": ("octave.packages.ecosystems.pypi", "Pypi"),
+    "mcpb": ("octave.packages.ecosystems.mcpb", "Mcpb"),
+    "oci": ("octave.packages.ecosystems.oci", "Oci"),
     "folder": ("octave.packages.ecosystems.folder", "Folder"),
 }
 
@@ -32,4 +34,4 @@ class _Ecosystems(Mapping[str, Ecosystem]):
 
 
 ECOSYSTEMS: Mapping[str, Ecosystem] = _Ecosystems()
-"""By the kind in front of a package: `npm:NAME`, `pypi:NAME`, `folder:PATH`."""
+"""By the kind in front of a package: `npm:`, `pypi:`, `folder:`, `mcpb:`, `oci:`."""

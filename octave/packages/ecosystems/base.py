@@ -1,4 +1,4 @@
-"""What one package ecosystem can do for Octave; npm, PyPI and folders implement it."""
+"""What one package ecosystem can do for Octave: npm, PyPI, folders, bundles and images."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -26,6 +26,8 @@ class Wanted:
     """Which of the package's executables; None: the one that is plainly meant."""
     requires: Mapping[str, str] = field(default_factory=dict)
     """Ranges the registry entry knows: `{"node": ">=22"}`, `{"python": ">=3.12"}`."""
+    told: str = ""
+    """The version its registry entry speaks of; for kinds that know no newest one of their own."""
     scripts: tuple[str, ...] = ()
     """Packages of the graph whose install scripts may run; the locked graph remembers them."""
     builds: tuple[str, ...] = ()
