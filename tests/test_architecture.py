@@ -72,6 +72,7 @@ def test_modules_functions_and_classes_stay_small(path: Path) -> None:
     ("module", "forbidden"),
     [
         ("octave.cli.main", HEAVY),
+        ("octave.cli.install", (*HEAVY, "importlib.metadata", "nodesemver", "rich")),
         ("octave.cli.packages", (*HEAVY, "importlib.metadata", "nodesemver", "rich")),
         ("octave.cli.tools", (*HEAVY, "asyncio", "anyio", "rich")),
         ("octave.cli.runtime", (*HEAVY, "asyncio", "anyio")),

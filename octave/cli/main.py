@@ -32,7 +32,7 @@ from octave.home import Home
 VERBS: Mapping[str, str] = {
     "search": "search:search_servers",
     "info": "info:info",
-    "install": "packages:install",
+    "install": "install:install",
     "add": "add:add",
     "uninstall": "packages:uninstall",
     "list": "listing:list_servers",

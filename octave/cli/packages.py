@@ -1,4 +1,4 @@
-"""`install`, `uninstall`, `lock`, `trust`: the verbs that change what is on disk."""
+"""`uninstall`, `lock`, `trust`: verbs about what is on disk, locked and allowed to run."""
 
 import time
 from collections.abc import Iterator
@@ -6,95 +6,20 @@ from typing import Annotated
 
 import typer
 
-from octave.cli.asking import ask, can_ask
-from octave.cli.completion import registry_names, server_names
+from octave.cli.asking import can_ask
+from octave.cli.completion import server_names
 from octave.cli.options import manners
 from octave.cli.outcomes import each, report
 from octave.cli.output import safe, tell, write_json
 from octave.cli.reach import reload
 from octave.cli.site import (
-    EnvFileOption,
-    EnvOption,
-    NoStartOption,
-    RegistryOption,
-    YesOption,
     open_site,
 )
-from octave.errors import MissingAnswer, NotTrusted, UsageError
+from octave.errors import MissingAnswer, NotTrusted
 from octave.packages import install as story
-from octave.packages import ledger, lockfile, manifest, own, variables, workspaces
-from octave.packages.install import Request
+from octave.packages import ledger, lockfile, manifest, workspaces
 from octave.packages.manifest import ServerEntry
 from octave.packages.uninstall import uninstall as remove
-from octave.packages.variables import Answers
-
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="NAME[@RANGE]", autocompletion=registry_names)
-]
-
-
-def install(
-    context: typer.Context,
-    names: Names = None,
-    *,
-    env: EnvOption = None,
-    env_file: EnvFileOption = None,
-    arg: Annotated[
-        list[str] | None, typer.Option("--arg", help="An argument for the server; repeatable.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--as", help="Call it this.")] = None,
-    executable: Annotated[
-        str | None, typer.Option("--bin", help="Which of the package's executables.")
-    ] = None,
-    locked: Annotated[
-        bool, typer.Option("--locked", help="Exactly the lockfile, or exit 7. For CI.")
-    ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Only what is in the cache.")] = False,
-    no_start: NoStartOption = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Exit 6 when a server could not be checked.")
-    ] = False,
-    remote: Annotated[
-        bool, typer.Option("--remote", help="Connect it where it is hosted; installs nothing.")
-    ] = False,
-    registry: RegistryOption = None,
-    yes: YesOption = False,
-) -> int:
-    """Install servers: NAME, npm:PACKAGE or pypi:PACKAGE; without names, all of octave.toml."""
-    terms = manners(context)
-    given = [arg, env, env_file, name, executable]
-    if len(names or ()) != 1 and any(given):
-        raise UsageError("`--env`, `--env-file`, `--arg`, `--as` and `--bin` go with one name")
-    if remote and (not names or any([arg, env, env_file, executable, locked, offline])):
-        raise UsageError(
-            "`--remote` takes names of the registry, and only `--as`, `--no-start`, `--check`"
-        )
-    if locked and names:
-        raise UsageError("`--locked` installs what the lockfile says, so it takes no names")
-    answers = Answers(
-        tuple(env or ()),
-        variables.read_file(env_file) if env_file else {},
-        ask if can_ask(yes=yes) else None,
-    )
-    began = time.monotonic()
-    with open_site(
-        terms, start=not no_start, offline=offline, creates=bool(names), registry=registry
-    ) as site:
-        if names and remote:
-            outcomes = [each(text, lambda text: own.connect(text, name, site)) for text in names]
-        elif names:
-            outcomes = [
-                each(
-                    text,
-                    lambda text: story.install(
-                        Request(text, name, tuple(arg or ()), answers, executable), site
-                    ),
-                )
-                for text in names
-            ]
-        else:
-            outcomes = story.install_all(site, locked=locked)
-    return report(terms, outcomes, time.monotonic() - began, check=check)
 
 
 def uninstall(
@@ -177,5 +102,9 @@ def _consent_lines(server: ServerEntry) -> Iterator[str]:
         yield f"  in {server.cwd}"
     for name, value in (*server.env.items(), *server.headers.items()):
         yield f"  {name} = {value}"
+    if server.allow_scripts:
+        yield f"  runs the install scripts of: {', '.join(server.allow_scripts)}"
+    if server.allow_build:
+        yield f"  builds from source, which runs code of: {', '.join(server.allow_build)}"
     if server.pass_env:
         yield f"  of your environment: {', '.join(server.pass_env)}"

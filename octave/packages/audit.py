@@ -11,7 +11,7 @@ from octave.errors import OctaveError
 from octave.home import Workspace
 from octave.packages import audit_files, lockfile, manifest, offered, store, suspicious
 from octave.packages.definitions import findings, pins_of
-from octave.packages.ecosystems.npm_graph import row_name
+from octave.packages.graph_rows import row_name
 from octave.packages.launch import LaunchSpec
 from octave.packages.lockfile import Pin
 from octave.packages.names import split_package

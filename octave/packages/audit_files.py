@@ -14,7 +14,7 @@ from octave.home import Home
 from octave.packages import store
 from octave.packages.ecosystems import npm_tree
 from octave.packages.ecosystems.npm_command import NeedsNpm
-from octave.packages.ecosystems.npm_graph import row_name
+from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.wheels import Site
 

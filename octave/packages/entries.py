@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from octave.errors import InstallFailed, ServerNotFound
 from octave.packages import server_json
-from octave.packages.names import split_package
+from octave.packages.names import pypi_name, split_package
 from octave.packages.server_json import (
     Extension,
     Figures,
@@ -346,7 +346,5 @@ def _variable(given: NamedInput) -> Variable:
 
 
 def _canonical(kind: str, identifier: str) -> str:
-    # PEP 503; extras do not make another package.
-    if kind != "pypi":
-        return identifier
-    return re.sub(r"[-_.]+", "-", identifier.partition("[")[0]).lower()
+    # Extras do not make another package.
+    return pypi_name(identifier) if kind == "pypi" else identifier

@@ -49,6 +49,19 @@ def holds_address(value: object) -> bool:
     return isinstance(value, list | tuple) and any(holds_address(item) for item in value)
 
 
+def row_name(row: Row) -> str:
+    """Return the name of the row's package in its registry; an alias of npm has another path."""
+    return str(row.get("name") or f"/{row.get('path')}".rpartition("/node_modules/")[2])
+
+
+def marked(rows: Iterable[Row], mark: str) -> frozenset[str]:
+    """Return the packages whose rows bear `mark`.
+
+    npm: `hasInstallScript`, and `runScripts` where these run; PyPI: `build` for a source.
+    """
+    return frozenset(row_name(row) for row in rows if row.get(mark))
+
+
 def in_order(rows: Iterable[Row]) -> list[Row]:
     """Return `rows` by path or name; whatever order they came in, they give the same list."""
     return sorted(

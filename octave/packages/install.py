@@ -22,6 +22,7 @@ from octave.packages import (
 )
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
@@ -41,6 +42,10 @@ class Request:
     executable: str | None = None
     given: Given | None = None
     """In the place of `answers`: variables and secrets that are sorted already."""
+    scripts: tuple[str, ...] = ()
+    """Packages whose install scripts may run, besides those the manifest names."""
+    builds: tuple[str, ...] = ()
+    """Packages that may be built from source, besides those the manifest names."""
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of the manifest's table, such as `cwd`; references as such, arrays as tuples."""
 
@@ -80,6 +85,7 @@ def install(request: Request, site: Site) -> Outcome:
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
+    _require_allowable(request, choice)
     name = _name_for(request, choice)
     for secret in variables.open_secrets(choice.known, request.args):
         site.bench.note(_kept_out(name, secret))
@@ -209,6 +215,27 @@ def _name_for(request: Request, choice: Choice) -> str:
     return name
 
 
+def _require_allowable(request: Request, choice: Choice) -> None:
+    """Refuse to allow what packages of another kind do."""
+    for kind, flag, names in (
+        ("npm", "--allow-scripts", request.scripts),
+        ("pypi", "--allow-build", request.builds),
+    ):
+        if names and choice.kind != kind:
+            raise UsageError(
+                f"`{flag}` goes with {_CALLED[kind]} packages, and `{choice.source}` is none",
+                hint=f"octave install {request.text}",
+            )
+        for name in names:
+            try:
+                split_package(f"{kind}:{name}")
+            except ValueError as error:
+                raise UsageError(f"`{flag}`: {error}", hint=f"`{flag} PACKAGE`") from None
+
+
+_CALLED = {"npm": "npm", "pypi": "PyPI"}
+
+
 def _settled(wanted: Manifest, name: str) -> set[str]:
     """Return the variables that the manifest gives to the server already."""
     server = wanted.servers.get(name)
@@ -233,6 +260,8 @@ def _as_wanted(
         args=request.args or server.args,
         env={**server.env, **given.values},
         executable=request.executable or server.executable,
+        allow_scripts=tuple(dict.fromkeys((*server.allow_scripts, *request.scripts))),
+        allow_build=tuple(dict.fromkeys((*server.allow_build, *request.builds))),
         **{key: value for key, value in request.keys.items() if key in _FIELDS},
     )
 
@@ -251,6 +280,10 @@ def _table(server: ServerEntry, request: Request, given: Given) -> dict[str, obj
         table["bin"] = request.executable
     if given.values:
         table["env"] = dict(server.env)
+    if request.scripts:
+        table["allow_scripts"] = list(server.allow_scripts)
+    if request.builds:
+        table["allow_build"] = list(server.allow_build)
     return table | dict(request.keys)
 
 

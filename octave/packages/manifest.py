@@ -95,6 +95,10 @@ class ServerEntry:
     """The full name in the configured registry that knows how it is started and who it must be."""
     pinned: bool = False
     """`update` leaves the locked version alone."""
+    allow_scripts: tuple[str, ...] = ()
+    """npm packages of its graph whose install scripts run."""
+    allow_build: tuple[str, ...] = ()
+    """PyPI packages of its graph that are built from their source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,15 @@ def _flag(value: object) -> str:
     return text
 
 
+def _package_name(kind: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if kind == "pypi" and "[" in text:
+            raise ValueError(f'"{text}" names more than a package')
+        return split_package(f"{kind}:{text}")[1]
+
+    return check
+
+
 def _tools(value: object) -> tuple[tuple[str, ...], tuple[str, ...]]:
     fields = read_table(value, {"allow": ("allow", array(word)), "deny": ("deny", array(word))})
     return fields.get("allow", ()), fields.get("deny", ())
@@ -190,6 +203,8 @@ SERVER_KEYS: Mapping[str, tuple[str, Convert]] = {
     "headers": ("headers", table(check_header, _header_value)),
     "registry_name": ("registry_name", _registry_name),
     "pinned": ("pinned", boolean),
+    "allow_scripts": ("allow_scripts", _words(_package_name("npm"))),
+    "allow_build": ("allow_build", _words(_package_name("pypi"))),
 }
 """What [servers.NAME] may hold: key -> field of `ServerEntry` (`tools` makes two), converter."""
 _SOURCES = ("package", "command", "url")
@@ -201,8 +216,16 @@ _BELONGS: Mapping[str, str] = {
     "headers": "url",
     "registry_name": "package",
     "pinned": "package",
+    "allow_scripts": "package",
+    "allow_build": "package",
 }
 """Keys that mean something beside one source only."""
+_KINDS: Mapping[str, tuple[str, str]] = {
+    "node_flags": ("npm", "npm"),
+    "allow_scripts": ("npm", "npm"),
+    "allow_build": ("pypi", "PyPI"),
+}
+"""Keys that mean something to one kind of package only, and that kind for a person."""
 
 
 def _entry(name: str, raw: object) -> ServerEntry:
@@ -220,8 +243,9 @@ def _entry(name: str, raw: object) -> ServerEntry:
             check_range(split_package(fields["package"])[0], fields["version"])
         except ValueError as error:
             raise WrongValue(f"{{}}: {error}", ("version",)) from None
-    if "node_flags" in fields and not fields["package"].startswith("npm:"):
-        raise WrongValue("{} goes with npm packages alone", ("node_flags",))
+    for key, (kind, called) in _KINDS.items():
+        if key in raw and not fields["package"].startswith(f"{kind}:"):
+            raise WrongValue(f"{{}} goes with {called} packages alone", (key,))
     fields["tools_allow"], fields["tools_deny"] = fields.pop("tools", ((), ()))
     if fields.get("auto_start"):
         fields.setdefault("idle_timeout_s", None)
@@ -304,9 +328,21 @@ def parse(path: Path, text: str) -> Manifest:
 
 
 def _pinning(raw: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("package", "version", "constraints", "bin", "registry_name", "command", "url")
-    defaults = {"version": "*", "constraints": []}
-    return {key: raw[key] for key in keys if key in raw and raw[key] != defaults.get(key)}
+    return {key: raw[key] for key in _PINNING if key in raw and raw[key] != _PINNING[key]}
+
+
+_PINNING: Mapping[str, object] = {
+    "package": None,
+    "version": "*",
+    "constraints": [],
+    "bin": None,
+    "registry_name": None,
+    "command": None,
+    "url": None,
+    "allow_scripts": [],
+    "allow_build": [],
+}
+"""The keys that decide what is locked, and what each says where it is absent."""
 
 
 def _hash(found: object) -> str:

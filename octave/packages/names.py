@@ -66,6 +66,11 @@ def split_package(text: str) -> tuple[Kind, str]:
     raise ValueError(f'"{text}" is neither "npm:NAME" nor "pypi:NAME"')
 
 
+def pypi_name(text: str) -> str:
+    """Return the one spelling of a PyPI package's name, without extras (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", text.partition("[")[0]).lower()
+
+
 def check_range(kind: Kind, text: str) -> str:
     """Return `text` when it can be a version or range of that ecosystem, `*` and `latest` too.
 

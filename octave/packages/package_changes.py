@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.graph_rows import marked, row_name
+from octave.packages.lockfile import Pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +38,12 @@ def package_changes(before: Pin, after: Pin) -> PackageChanges:
 
 def with_scripts(pin: Pin) -> set[str]:
     """Return the packages of a graph that have install scripts."""
-    return {_name(row) for row in pin.graph if row.get("hasInstallScript")}
+    return set(marked(pin.graph, "hasInstallScript"))
 
 
 def _versions(pin: Pin) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for row in pin.graph:
-        found.setdefault(_name(row), set()).add(str(row.get("version")))
+        found.setdefault(row_name(row), set()).add(str(row.get("version")))
     own = pin.package.partition("[")[0].lower() if pin.kind == "pypi" else pin.package
     return {name: ", ".join(sorted(found[name])) for name in sorted(found) if name != own}
-
-
-def _name(row: GraphRow) -> str:
-    name = row.get("name") or str(row.get("path")).rpartition("node_modules/")[2]
-    return str(name)

@@ -11,6 +11,7 @@ from octave.home import Workspace
 from octave.packages import definitions, kept, lockfile, store, trial
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
+from octave.packages.graph_rows import marked
 from octave.packages.launch import LaunchSpec
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
@@ -101,7 +102,8 @@ def _build(
         _require_claim(pin, known, staging)
         pin = _with_entry(pin, server, known, staging)
         command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
-        record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
+        with _scripts_named(pin):
+            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
         pin = _with_tools(pin, offer)
         kept.keep_pin(staging, pin)
         store.publish(home, staging, record, pin.folder)
@@ -174,6 +176,21 @@ def _try(
         site.check,
         trial.lacking(server, known),
     )
+
+
+@contextlib.contextmanager
+def _scripts_named(pin: Pin) -> Iterator[None]:
+    """Say which install scripts were not run, where a server does not start: it may need them."""
+    try:
+        yield
+    except StartFailed as error:
+        idle = sorted(marked(pin.graph, "hasInstallScript") - marked(pin.graph, "runScripts"))
+        if idle and not (error.hint or "").startswith("octave "):
+            error.hint = (
+                "it may need an install script, which was not run: "
+                f"`octave install npm:{pin.package} --allow-scripts {','.join(idle)}`"
+            )
+        raise
 
 
 def _with_tools(pin: Pin, offer: Offered | None) -> Pin:

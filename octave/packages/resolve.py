@@ -7,9 +7,10 @@ from pathlib import Path
 from octave.errors import InstallFailed, UsageError
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.graph_rows import marked
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
-from octave.packages.names import check_range, split_package
+from octave.packages.names import check_range, pypi_name, split_package
 from octave.packages.registry import Entry, Lookup, PackageChoice
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
@@ -101,6 +102,8 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
             constraints=constraints,
             executable=executable,
             requires=known.requires if known else {},
+            scripts=server.allow_scripts,
+            builds=server.allow_build,
         ),
         staging,
         bench,
@@ -155,6 +158,8 @@ def answers(pin: Pin | None, server: ServerEntry) -> bool:
         and pin.executable == (server.executable or "")
         and server.registry_name in {None, pin.registry_name}
         and set(server.constraints) <= set(pin.constraints)
+        and marked(pin.graph, "runScripts") == frozenset(server.allow_scripts)
+        and marked(pin.graph, "build") == frozenset(map(pypi_name, server.allow_build))
     )
 
 

@@ -10,11 +10,11 @@ from octave.packages.ecosystems.npm_graph import (
     check_rows,
     locate,
     lock_from_rows,
-    row_name,
     rows_from_lock,
     select,
     suits,
 )
+from octave.packages.graph_rows import row_name
 
 SHA = "sha512-" + "A" * 86 + "=="
 LINUX = Platform("linux", "x64", "glibc")

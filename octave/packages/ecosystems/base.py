@@ -26,6 +26,8 @@ class Wanted:
     """Ranges the registry entry knows: `{"node": ">=22"}`, `{"python": ">=3.12"}`."""
     scripts: tuple[str, ...] = ()
     """Packages of the graph whose install scripts may run; the locked graph remembers them."""
+    builds: tuple[str, ...] = ()
+    """Packages of the graph that may be built from source; the locked graph remembers them."""
 
 
 @dataclass(frozen=True, slots=True)

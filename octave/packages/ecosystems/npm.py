@@ -6,7 +6,7 @@ while resolving nor while installing, but those of packages that somebody named.
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +32,6 @@ from octave.packages.ecosystems.npm_graph import (
     manifest_of,
     names_platform,
     root_path,
-    row_name,
     rows_from_lock,
     select,
 )
@@ -42,6 +41,7 @@ from octave.packages.ecosystems.npm_versions import (
     overrides_of,
     required_node,
 )
+from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
@@ -249,7 +249,7 @@ def _fits(version: str, version_range: str) -> bool:
 
 
 def _notes(
-    package: str, found: Mapping[str, Any], rows: Iterable[GraphRow], node: Node, bench: Bench
+    package: str, found: Mapping[str, Any], rows: Sequence[GraphRow], node: Node, bench: Bench
 ) -> Iterable[str]:
     deprecated = found.get("deprecated")
     if deprecated:
@@ -257,11 +257,16 @@ def _notes(
         yield f"`{package}` {found['version']} is deprecated: {text}"
     if node.path.is_relative_to(bench.home.runtimes):
         yield f"`{package}` runs on Octave's own node {node.version}."
-    scripts = [row for row in rows if row.get("hasInstallScript")]
-    for run, said in (False, "Install scripts are not run"), (True, "Install scripts run"):
-        names = sorted({row_name(row) for row in scripts if bool(row.get("runScripts")) == run})
-        if names:
-            yield f"{said}: {', '.join(f'`{name}`' for name in names)}."
+    having, run = marked(rows, "hasInstallScript"), marked(rows, "runScripts")
+    if run:
+        yield f"Install scripts run: {_listed(run)}."
+    if having - run:
+        idle = _listed(having - run)
+        yield f"Install scripts are not run: {idle}; `--allow-scripts NAME` runs those of one."
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
 
 
 def _platform(node: Node, rows: Iterable[GraphRow], bench: Bench) -> Platform:
@@ -305,7 +310,7 @@ def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: 
 
 
 def _run_scripts(rows: Iterable[GraphRow], node: Node, target: Path, bench: Bench) -> None:
-    names = sorted({row_name(row) for row in rows if row.get("runScripts")})
+    names = sorted(marked(rows, "runScripts"))
     if names:
         bench.progress(f"running the install scripts of {', '.join(names)}")
         # Of these alone, once every byte in the tree has been checked.

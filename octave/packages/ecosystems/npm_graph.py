@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from octave.errors import InstallFailed, IntegrityFailed, UsageError
+from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow
 
 NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]*")
@@ -36,11 +37,6 @@ def root_path(package: str) -> str:
     return f"node_modules/{package}"
 
 
-def row_name(row: GraphRow) -> str:
-    """Return the name of the row's package in the registry; an alias has another path."""
-    return str(row.get("name") or f"/{row['path']}".rpartition("/node_modules/")[2])
-
-
 def rows_from_lock(
     lock: Mapping[str, Any], package: str, scripts: Collection[str] = ()
 ) -> tuple[GraphRow, ...]:
@@ -59,18 +55,28 @@ def rows_from_lock(
         )
     packages = lock.get("packages", {})
     rows = [_row(path, entry, package) for path, entry in sorted(packages.items()) if path]
-    idle = sorted(set(scripts) - {row_name(row) for row in rows if row.get("hasInstallScript")})
-    if idle:
-        raise UsageError(
-            f"`{package}` needs no package `{idle[0]}` with an install script",
-            hint="allow scripts only for packages that have some",
-        )
+    _require_scripts(scripts, rows, package)
     return tuple(
         {**row, "runScripts": True}
         if row.get("hasInstallScript") and row_name(row) in scripts
         else row
         for row in rows
     )
+
+
+def _require_scripts(scripts: Collection[str], rows: Collection[GraphRow], package: str) -> None:
+    having = marked(rows, "hasInstallScript")
+    for name in sorted(set(scripts) - having):
+        known = any(row_name(row) == name for row in rows)
+        what = f"`{name}` has no install script" if known else f"`{package}` needs no `{name}`"
+        listed = ", ".join(f"`{one}`" for one in sorted(having))
+        raise UsageError(
+            f"{what}, so there is nothing to allow",
+            hint=f"install scripts are those of {listed}: `--allow-scripts {min(having)}`"
+            if having
+            else "leave it out of `--allow-scripts`, and of `allow_scripts` in `octave.toml`",
+            details={"withScripts": sorted(having)},
+        )
 
 
 def _row(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:

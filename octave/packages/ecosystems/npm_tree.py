@@ -20,8 +20,8 @@ from typing import Any
 from octave.errors import InstallFailed, IntegrityFailed, OctaveError, from_os_error
 from octave.packages.ecosystems import npm_bins, npm_tar
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess
-from octave.packages.ecosystems.npm_graph import row_name
 from octave.packages.ecosystems.npm_tarballs import Tarball, Tarballs
+from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow
 
 _THREADS = 8
