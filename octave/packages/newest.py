@@ -24,7 +24,7 @@ def newest_of(choice: Choice, version_range: str, staging: Path, bench: Bench) -
     if known is not None and known.index_host:
         require_index(known, staging, bench)
     requires = known.requires if known else {}
-    wanted = Wanted(choice.package, version_range, requires=requires)
+    wanted = Wanted(choice.package, version_range, requires=requires, builds=choice.builds)
     return _NEWEST[choice.kind](wanted, staging, bench)
 
 

@@ -30,6 +30,8 @@ class Choice:
     entry: Entry | None = None
     """None for a package the registry does not know."""
     known: PackageChoice | None = None
+    builds: tuple[str, ...] = ()
+    """What the manifest lets be built from source."""
 
     @property
     def source(self) -> str:
@@ -69,7 +71,7 @@ def of_manifest(server: ServerEntry, registry: Lookup, *, is_locked: bool = Fals
     found = _of_package(server.name, kind, package, server.version, registry)
     if server.registry_name and found.entry is None and not is_locked:
         found = _of_registry(found, server.registry_name, registry)
-    return replace(found, name=server.name)
+    return replace(found, name=server.name, builds=server.allow_build)
 
 
 def _of_registry(found: Choice, full_name: str, registry: Lookup) -> Choice:

@@ -3,11 +3,13 @@
 import base64
 import hashlib
 import io
+import tarfile
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.02
@@ -100,6 +102,48 @@ class WheelIndex:
     def add_source(self, name: str, version: str) -> None:
         """Offer only a source distribution."""
         self.files[f"{escaped(name)}-{version}.tar.gz"] = b"not looked into"
+
+    def add_buildable(
+        self,
+        name: str,
+        version: str,
+        marker: Path,
+        *,
+        scripts: Sequence[str] = (),
+        requires: Sequence[str] = (),
+        wheel: bytes = b"",
+    ) -> None:
+        """Offer a source whose build code makes `wheel` and appends a line to `marker`."""
+        file = f"{escaped(name)}-{version}-py3-none-any.whl"
+        kept = self.files.get(file)
+        self.add(name, version, scripts=scripts, requires=requires)
+        made = wheel or self.files.pop(file)
+        self.files = {each: found for each, found in self.files.items() if each != file}
+        self.files |= {file: kept} if kept else {}
+        backend = _BACKEND.format(marker=str(marker), made=base64.b64encode(made).decode())
+        pyproject = '[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n'
+        described = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        contents = {"b.py": backend, "pyproject.toml": pyproject, "PKG-INFO": described}
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for path, text in contents.items():
+                info = tarfile.TarInfo(f"{escaped(name)}-{version}/{path}")
+                info.size = len(text.encode())
+                archive.addfile(info, io.BytesIO(text.encode()))
+        self.files[f"{escaped(name)}-{version}.tar.gz"] = packed.getvalue()
+
+
+_BACKEND = """
+import base64, pathlib, io, zipfile
+with open({marker!r}, "a") as file:
+    file.write("ran\\n")
+made = base64.b64decode({made!r})
+def build_wheel(folder, *_):
+    info = next(n for n in zipfile.ZipFile(io.BytesIO(made)).namelist() if n.endswith("RECORD"))
+    name = info.partition(".dist-info")[0] + "-py3-none-any.whl"
+    pathlib.Path(folder, name).write_bytes(made)
+    return name
+"""
 
 
 def escaped(name: str) -> str:

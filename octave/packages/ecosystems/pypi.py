@@ -1,8 +1,9 @@
 """PyPI servers: uv resolves and installs, Octave checks every file and starts the script itself.
 
 A graph row is one package: `name`, `version`, `hashes`, and `marker` where it is not for every
-machine. The rows hold for all platforms and for every Python from `toolchain` on. No build code
-runs, neither while resolving nor while installing.
+machine, `build` where it is a source. The rows hold for all platforms and for every Python from
+`toolchain` on. No build code runs, neither while resolving nor while installing, but that of
+packages that somebody named.
 """
 
 import re
@@ -23,6 +24,7 @@ from octave.errors import (
     InstallFailed,
     OctaveError,
     PackageNotFound,
+    UsageError,
     VersionNotFound,
     did_you_mean,
 )
@@ -34,12 +36,16 @@ from octave.packages.ecosystems.pypi_rows import (
     constraint,
     hashes_of,
     lowest_python,
+    only_wheels,
     parse_requirements,
     python_limits,
     python_range,
     requirement,
+    with_builds,
 )
+from octave.packages.graph_rows import marked
 from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.names import pypi_name
 from octave.packages.wheels import Site
 
 _FLOOR_RAISES = 3
@@ -55,6 +61,8 @@ class _Question:
     requirement: Requirement
     constraints: tuple[str, ...]
     floor: Version
+    builds: tuple[str, ...] = ()
+    """Packages that are built from their source; all others come as wheels."""
 
     @property
     def name(self) -> str:
@@ -80,12 +88,17 @@ class Pypi:
             requirement(wanted.package, wanted.version_range),
             tuple(str(constraint(text)) for text in wanted.constraints),
             lowest_python(limits),
+            tuple(sorted(map(pypi_name, wanted.builds))),
         )
         question, rows = _compile_for_a_python(question, staging, bench)
         notes = list(uv.notes(bench))
         if len(question.root(rows)) > 1:
             question, rows, newer = _choose_version(question, rows, staging, bench)
             notes += newer
+        rows = with_builds(rows, question.builds, wanted.package)
+        if question.builds:
+            listed = ", ".join(f"`{name}`" for name in question.builds)
+            notes.append(f"Built from source, which runs code of it: {listed}.")
         root = question.root(rows)[0]
         notes += _passed_over(question, str(root["version"]), staging, bench)
         requires = python_range(question.floor, limits)
@@ -160,6 +173,7 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
         requirement(wanted.package, wanted.version_range),
         (),
         lowest_python(python_limits(wanted.requires.get("python"))),
+        tuple(sorted(map(pypi_name, wanted.builds))),
     )
     # From its cache uv would answer as of some minutes ago.
     question, rows = _compile_for_a_python(question, staging, bench, "--no-deps", "--refresh")
@@ -208,7 +222,7 @@ def _compile_for_a_python(
         floor = _asked_floor(output.stderr)
         if floor is None or floor <= question.floor:
             break
-        question = _Question(question.requirement, question.constraints, floor)
+        question = replace(question, floor=floor)
     raise _explain(output, question, staging, bench)
 
 
@@ -226,7 +240,7 @@ def _choose_version(
             continue
         exact = Requirement(f"{question.requirement.name}=={row['version']}")
         exact.extras = question.requirement.extras
-        narrowed = _Question(exact, question.constraints, floor)
+        narrowed = replace(question, requirement=exact, floor=floor)
         return (*_compile_for_a_python(narrowed, staging, bench), passed)
     raise InstallFailed(" ".join(passed), hint="install a newer Python, then try again")
 
@@ -248,7 +262,7 @@ def _compile(question: _Question, staging: Path, bench: Bench, *options: str) ->
         "--python-version",
         str(question.floor),
     ]
-    words += ["--python", toolchains.python(bench).path, "--only-binary", ":all:", *options]
+    words += ["--python", toolchains.python(bench).path, *only_wheels(question.builds), *options]
     return uv.run(bench, words, cwd=staging, stdin=f"{question.requirement}\n")
 
 
@@ -268,8 +282,16 @@ def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -
     source_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no usable wheels", text)
     if source_only:
         return InstallFailed(
-            f"`{source_only[1]}` is offered as source only; Octave does not run build code",
-            hint="choose a version of it that has wheels, with `constraints` in `octave.toml`",
+            f"`{source_only[1]}` is offered as source only, and to build that runs its code",
+            hint=f"if you trust it: `octave install pypi:{question.requirement.name} "
+            f"--allow-build {source_only[1]}`; or choose a version that has wheels, with "
+            "`constraints` in `octave.toml`",
+        )
+    wheels_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no source distribution", text)
+    if wheels_only:
+        return UsageError(
+            f"`{wheels_only[1]}` is offered as wheels only, so there is nothing to build",
+            hint="leave it out of `--allow-build`, and of `allow_build` in `octave.toml`",
         )
     newest = _newest(question, staging, bench) if question.requirement.specifier else None
     if newest and not question.requirement.specifier.contains(newest, prereleases=True):
@@ -303,7 +325,7 @@ def _newest(question: _Question, staging: Path, bench: Bench) -> str | None:
     alone = _compile(question, staging, bench, "--no-deps")
     if alone.exit_code == 0:
         return None
-    anything = _Question(Requirement(question.requirement.name), (), question.floor)
+    anything = replace(question, requirement=Requirement(question.requirement.name), constraints=())
     output = _compile(anything, staging, bench, "--no-deps")
     if output.exit_code:
         return None
@@ -346,8 +368,8 @@ def _compile_modules(
 
 def _sync(pin: Pin, folder: Path, bench: Bench, *options: str) -> None:
     words: list[str | Path] = ["pip", "sync", "-", "--python", folder / "bin" / "python"]
-    words += ["--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"]
-    words += options
+    words += ["--require-hashes", "--link-mode", "copy"]
+    words += [*only_wheels(marked(pin.graph, "build")), *options]
     rows = as_requirements(pin.graph)
     # The rows say all: asking the index about what is in the cache only doubles the time.
     output = uv.run(replace(bench, offline=True), words, cwd=folder, stdin=rows)

@@ -1,7 +1,7 @@
 """Graph rows of PyPI packages, and the requirement texts they come from and go back to. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -89,6 +89,28 @@ def _row(head: str, hashes: Iterable[str]) -> GraphRow:
     if found.marker is not None:
         row["marker"] = head.partition(";")[2].strip()
     return row | {"hashes": kept}
+
+
+def with_builds(rows: Iterable[GraphRow], builds: Collection[str], package: str) -> list[GraphRow]:
+    """Return `rows` with those of `builds` marked: what is locked of them is their source.
+
+    Raises:
+        UsageError: one of `builds` is not among them.
+    """
+    marked = [{**row, "build": True} if row["name"] in builds else row for row in rows]
+    for name in sorted(set(builds) - {str(row["name"]) for row in marked}):
+        raise UsageError(
+            f"`{package}` needs no `{name}`, so there is nothing to build",
+            hint="leave it out of `--allow-build`, and of `allow_build` in `octave.toml`",
+        )
+    return marked
+
+
+def only_wheels(builds: Iterable[str]) -> list[str]:
+    """Return uv's options that keep it from building anything but `builds`."""
+    # What is named comes as source even where there are wheels: uv knows no "may".
+    named = [word for name in sorted(builds) for word in ("--no-binary", name)]
+    return ["--only-binary", ":all:", *named]
 
 
 def as_requirements(rows: Iterable[GraphRow]) -> str:
