@@ -10,6 +10,7 @@ from octave.cli.completion import registry_names
 from octave.cli.options import manners
 from octave.cli.outcomes import each, report
 from octave.cli.site import (
+    AgeOption,
     EnvFileOption,
     EnvOption,
     NoStartOption,
@@ -61,6 +62,7 @@ def install(
             "--allow-build", metavar="PKG", help="Build this PyPI package from its source."
         ),
     ] = None,
+    min_release_age: AgeOption = None,
     remote: Annotated[
         bool, typer.Option("--remote", help="Connect it where it is hosted; installs nothing.")
     ] = False,
@@ -89,7 +91,12 @@ def install(
     )
     began = time.monotonic()
     with open_site(
-        terms, start=not no_start, offline=offline, creates=bool(names), registry=registry
+        terms,
+        start=not no_start,
+        offline=offline,
+        creates=bool(names),
+        registry=registry,
+        min_age=min_release_age,
     ) as site:
         if names and remote:
             outcomes = [each(text, lambda text: own.connect(text, name, site)) for text in names]

@@ -8,7 +8,7 @@ from octave.cli import render
 from octave.cli.completion import server_names
 from octave.cli.options import manners
 from octave.cli.output import safe, tell, tell_error, write_json
-from octave.cli.site import open_site
+from octave.cli.site import AgeOption, open_site
 from octave.packages import outdated as story
 from octave.packages.outdated import Standing
 
@@ -18,10 +18,12 @@ def outdated(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME", autocompletion=server_names)
     ] = None,
+    *,
+    min_release_age: AgeOption = None,
 ) -> int:
     """List the servers that have newer versions; exit 1 if there are any."""
     terms = manners(context)
-    with open_site(terms) as site:
+    with open_site(terms, min_age=min_release_age) as site:
         found = story.look(names or (), site)
     rows = [standing for standing in found if standing.is_outdated]
     failures = [standing.error for standing in found if standing.error is not None]

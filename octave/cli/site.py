@@ -19,6 +19,7 @@ from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
 from octave.packages.placement import Site
 from octave.packages.registries import of_workspace
+from octave.packages.release_age import release_age
 
 SUSPICIONS = 5
 """So many suspicious texts are told at an installation."""
@@ -41,6 +42,12 @@ EnvOption = Annotated[
 EnvFileOption = Annotated[
     Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
 ]
+AgeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--min-release-age", metavar="AGE", help="Choose only versions that are so old: `7d`."
+    ),
+]
 NoStartOption = Annotated[bool, typer.Option("--no-start", help="Do not start it once.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")]
 
@@ -53,12 +60,18 @@ def open_site(
     offline: bool = False,
     creates: bool = False,
     registry: str | None = None,
+    min_age: str | None = None,
 ) -> Iterator[Site]:
     """Yield the site of the workspace of `terms`, its progress shown meanwhile.
 
-    With `creates` the manifest need not be there yet; `registry` is asked besides those in it.
+    With `creates` the manifest need not be there yet; `registry` is asked besides those in it;
+    `min_age` is how old versions must be.
+
+    Raises:
+        UsageError: `min_age` is no duration.
     """
     workspace = terms.workspace(may_be_missing=creates)
+    age = release_age(min_age)
     with render.progress(quiet=terms.quiet or terms.as_json) as step:
         yield Site(
             workspace=workspace,
@@ -70,6 +83,7 @@ def open_site(
                 _note(terms),
                 offline,
                 _note(terms) if terms.verbose else lambda _: None,
+                min_age=age,
             ),
             check=lambda spec: _looked_at(check_once(spec), _note(terms)),
             changed=lambda: reload(workspace),

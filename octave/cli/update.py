@@ -11,7 +11,7 @@ from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
 from octave.cli.output import safe, tell
-from octave.cli.site import open_site
+from octave.cli.site import AgeOption, open_site
 from octave.errors import MissingAnswer
 from octave.packages import manifest
 from octave.packages import update as story
@@ -40,6 +40,7 @@ def update(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Install it beside, show the change, keep nothing.")
     ] = False,
+    min_release_age: AgeOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Show the change, ask nothing.")] = False,
 ) -> int:
     """Bring servers to the newest versions of their ranges, after showing what that changes."""
@@ -52,7 +53,7 @@ def update(
         begins=lambda before, after: _begins(before, after, yes=yes or dry_run),
         only_tells=check,
     )
-    with open_site(terms) as site:
+    with open_site(terms, min_age=min_release_age) as site:
         outcomes = [each(name, lambda name: story.update(name, site, order)) for name in chosen]
     code = report(terms, outcomes, time.monotonic() - began)
     is_due = check and any(outcome.status == "available" for outcome in outcomes)

@@ -75,7 +75,15 @@ def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:
     site.bench.progress(f"asking for versions of {package}")
     try:
         wanted, latest = _newest(server, site)
+        if current and site.bench.min_age is not None:
+            # A locked version that is too young was chosen already: nothing leads back.
+            wanted, latest = (
+                Newest(current) if is_newer(kind, current, found.version) else found
+                for found in (wanted, latest)
+            )
     except OctaveError as error:
+        if current and "tooYoung" in error.details:
+            return Standing(server.name, kind, current, current, current, server.pinned)
         return Standing(server.name, kind, current, is_pinned=server.pinned, error=error)
     notes = {
         found.version: f"`{server.name}` {found.version} does not run here: {found.problem}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from octave.errors import InstallFailed, OctaveError, StartFailed
+from octave.errors import InstallFailed, OctaveError, StartFailed, VersionNotFound
 from octave.packages import (
     kept,
     ledger,
@@ -31,6 +31,7 @@ from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.resolve import Choice, answers, of_manifest
 from octave.packages.store import Record
 from octave.packages.tool_changes import ToolChanges, tool_changes
+from octave.packages.versions import is_newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +150,19 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
 
 def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin:
     """Return the pin of the newest version; `before` itself where it says the same."""
-    with TemporaryDirectory(prefix="octave-") as folder:
-        # What resolves may answer from a cache where the registry cannot be reached.
-        newest_of(choice, server.version, Path(folder), site.bench)
-    after = resolved(choice, server, site)
+    try:
+        with TemporaryDirectory(prefix="octave-") as folder:
+            # What resolves may answer from a cache where the registry cannot be reached.
+            newest_of(choice, server.version, Path(folder), site.bench)
+        after = resolved(choice, server, site)
+    except VersionNotFound as error:
+        if "tooYoung" not in error.details:
+            raise
+        site.bench.note(error.message)
+        return before
+    if site.bench.min_age is not None and is_newer(before.kind, before.version, after.version):
+        # It was chosen before anybody asked for its age.
+        return before
     # The first two are known only once it is installed; the last is this machine's affair.
     found = replace(
         after,

@@ -35,6 +35,7 @@ class NpmRegistry:
         self.accesses = 0
         self.seen = threading.Event()
         """Set when something that is held was asked for and half of it is out."""
+        self._times: dict[str, dict[str, str]] = {}
         self._versions: dict[str, dict[str, dict[str, Any]]] = {}
         registry = self
 
@@ -81,9 +82,10 @@ class NpmRegistry:
         *,
         tarball: bytes | None = None,
         integrity: str | None = None,
+        published: str = "",
         **manifest: Any,
     ) -> bytes:
-        """Offer a version as npm publishes it; return its tarball."""
+        """Offer a version as npm publishes it, at a time in RFC 3339; return its tarball."""
         described = {"name": name, "version": version, "bin": "index.js", **manifest}
         content = tarball or package_tarball(name, version, **manifest)
         self.publish(name, content, version)
@@ -95,7 +97,10 @@ class NpmRegistry:
         versions[version] = described
         stable = [text for text in versions if "-" not in text]
         latest = {"latest": (stable or list(versions))[-1]}
-        page = {"name": name, "dist-tags": latest, "versions": versions}
+        page: dict[str, Any] = {"name": name, "dist-tags": latest, "versions": versions}
+        times = self._times.setdefault(name, {})
+        times |= {version: published} if published else {}
+        page |= {"time": times} if times else {}
         self.answers[f"/base/{name}"] = (200, json.dumps(page).encode())
         return content
 

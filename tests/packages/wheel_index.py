@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import json
 import tarfile
 import threading
 import zipfile
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+_JSON = "application/vnd.pypi.simple.v1+json"
 _POLL_S = 0.02
 """How long `close` waits for the server to notice."""
 
@@ -23,6 +25,8 @@ class WheelIndex:
     files: dict[str, bytes] = field(default_factory=dict)
     requires_python: dict[str, str] = field(default_factory=dict)
     status: int = 200
+    published: dict[str, str] = field(default_factory=dict)
+    """By file, RFC 3339; where there is one the pages are JSON (PEP 691, 700)."""
 
     def __post_init__(self) -> None:
         index = self
@@ -34,7 +38,8 @@ class WheelIndex:
             def do_GET(self) -> None:
                 found = index.answer(self.path)
                 self.send_response(index.status if found is not None else 404)
-                self.send_header("Content-Type", "text/html")
+                is_json = (found or b"").startswith(b"{")
+                self.send_header("Content-Type", _JSON if is_json else "text/html")
                 self.send_header("Content-Length", str(len(found or b"")))
                 self.end_headers()
                 if self.command == "GET":
@@ -62,8 +67,24 @@ class WheelIndex:
         name = path.rstrip("/").rpartition("/")[2]
         if path.startswith("/files/"):
             return self.files.get(name)
-        links = [self._link(file) for file in self.files if file.startswith(f"{escaped(name)}-")]
+        files = [file for file in self.files if file.startswith(f"{escaped(name)}-")]
+        if any(file in self.published for file in files):
+            told = [self._described(file) for file in files]
+            page = {"meta": {"api-version": "1.1"}, "name": name, "files": told, "versions": []}
+            return json.dumps(page).encode()
+        links = [self._link(file) for file in files]
         return "\n".join(["<!DOCTYPE html>", *links]).encode() if links else None
+
+    def _described(self, file: str) -> dict[str, Any]:
+        content = self.files[file]
+        return {
+            "filename": file,
+            "url": f"/files/{file}",
+            "hashes": {"sha256": hashlib.sha256(content).hexdigest()},
+            "size": len(content),
+            "requires-python": self.requires_python.get(file),
+            **({"upload-time": self.published[file]} if file in self.published else {}),
+        }
 
     def _link(self, file: str) -> str:
         digest = hashlib.sha256(self.files[file]).hexdigest()

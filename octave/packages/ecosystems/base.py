@@ -8,6 +8,7 @@ from typing import Protocol
 from octave.home import Home
 from octave.packages.commands import Output
 from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.release_age import ReleaseAge
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class Bench:
     """Called with a sentence for whoever wants to know more: why npm was needed."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+    min_age: ReleaseAge | None = None
+    """How old versions must be to be chosen; what is locked is chosen already."""
 
     def ask(self, question: tuple[str, ...], run: Callable[[], Output]) -> Output:
         """Return the answer to `question`, from `run` the first time; blocks.

@@ -40,6 +40,7 @@ from octave.packages.ecosystems.npm_versions import (
     find_version,
     overrides_of,
     required_node,
+    too_young,
 )
 from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow, Pin
@@ -201,14 +202,17 @@ def _lock(
 ) -> tuple[GraphRow, ...]:
     package = wanted.package
     _write_json(staging / "package.json", manifest_of(package, version, overrides))
-    output = run_npm(node, bench, ("install", "--package-lock-only"), staging)
+    before = () if bench.min_age is None else (f"--before={bench.min_age.cutoff}",)
+    words = ("install", "--package-lock-only", *before)
+    output = run_npm(node, bench, words, staging)
     if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
         # npm takes the tarball of a package with bundled dependencies for one from anywhere. A
         # dependency that really is leaves its address in the lock, and is refused with the rows.
-        words = ("install", "--package-lock-only", "--allow-remote=all")
-        output = run_npm(node, bench, words, staging)
+        output = run_npm(node, bench, (*words, "--allow-remote=all"), staging)
     if output.exit_code:
-        raise failure(output, f"the dependencies of `{package}`")
+        raise too_young(output, node, staging, bench) or failure(
+            output, f"the dependencies of `{package}`"
+        )
     lock = json.loads((staging / "package-lock.json").read_text(encoding="utf-8"))
     rows = rows_from_lock(lock, package, wanted.scripts)
     roots = [row["version"] for row in rows if row["path"] == root_path(package)]

@@ -7,15 +7,18 @@ does not fit the node in hand. Pre-releases count only where there is nothing el
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nodesemver
 
-from octave.errors import PackageNotFound, UsageError, VersionNotFound
+from octave.errors import OctaveError, PackageNotFound, UsageError, VersionNotFound
+from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.ecosystems.npm_command import error_of, failure, run_npm
 from octave.packages.ecosystems.npm_graph import NAME
+from octave.packages.release_age import ReleaseAge
 from octave.packages.toolchains import Node
 
 _ANY = {"", "*", "latest"}
@@ -26,6 +29,11 @@ _FILE = re.compile(r"\.(?:tgz|tar\.gz|tar)$", re.IGNORECASE)
 _VIEWED = ("name", "version", "engines", "bin", "dist", "deprecated", "dist-tags")
 _NEWEST = 5
 """Versions worth showing to somebody who asked for one that does not exist."""
+_TOO_YOUNG = re.compile(
+    r"No (?:matching version found|versions available) for (@?[^@\s]+)(?:@(\S+))?"
+)
+_LOOKED_AT = 20
+"""So many of the highest versions are looked at for one that is not deprecated."""
 _CONSTRAINT = re.compile(r"((?:@[\w.-]+/)?\w[\w.-]*) ?@?([<>=~^].*|[0-9].*)", re.ASCII)
 
 
@@ -87,19 +95,80 @@ def find_version(wanted: Wanted, node: Node, staging: Path, bench: Bench) -> dic
     Raises:
         PackageNotFound, VersionNotFound, RegistryUnreachable, InstallFailed.
     """
+    if bench.min_age is not None:
+        return _find_old_enough(wanted, bench.min_age, node, staging, bench)
     package, asked = wanted.package, wanted.version_range
     found = _view(package, "latest" if asked in _ANY else asked, node, staging, bench)
     if not found:
-        published, tags = _published(package, node, staging, bench)
-        version = _highest_of(published, "*" if asked in _ANY else asked)
+        told = _published(package, node, staging, bench)
+        version = _highest_of(told.versions, "*" if asked in _ANY else asked)
         if version is None:
-            raise _no_such_version(package, asked, published, tags)
+            raise _no_such_version(package, asked, told.versions, told.tags)
         found = _view(package, version, node, staging, bench)
     if not found:
         raise VersionNotFound(f"`{package}` has no version `{asked}`")
+    return _preferred(found)
+
+
+def _preferred(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     kept = [one for one in found if not one.get("deprecated")] or found
     version = _highest([str(one["version"]) for one in kept])
     return next(one for one in kept if one["version"] == version)
+
+
+def _find_old_enough(
+    wanted: Wanted, age: ReleaseAge, node: Node, staging: Path, bench: Bench
+) -> dict[str, Any]:
+    """Return as `find_version`, of the versions that are old enough.
+
+    Where a tag means a younger one, the highest below it counts, as npm does with `--before`.
+    """
+    package, asked = wanted.package, wanted.version_range
+    told = _published(package, node, staging, bench)
+    tag = told.tags.get("latest" if asked in _ANY else asked)
+    fitting = _fitting(told.versions, asked, tag)
+    if not fitting:
+        raise _no_such_version(package, asked, told.versions, told.tags)
+    if not any(version in told.times for version in fitting):
+        raise age.unknown(package)
+    old = [version for version in fitting if age.admits(told.times.get(version, ""))]
+    if not old:
+        newest = _highest(fitting)
+        raise age.nothing(package, {newest: told.times.get(newest, "")})
+    if tag in old:
+        old = [tag]
+    stable = [version for version in old if "-" not in version.partition("+")[0]] or old
+    asking = " || ".join(nodesemver.sort(stable, loose=True)[-_LOOKED_AT:])
+    return _preferred(_view(package, asking, node, staging, bench))
+
+
+def too_young(output: Output, node: Node, staging: Path, bench: Bench) -> OctaveError | None:
+    """Return the error where npm failed for want of a dependency that is old enough.
+
+    Raises:
+        RegistryUnreachable, InstallFailed: nobody can say how old it is.
+    """
+    found = _TOO_YOUNG.search(output.stderr + output.stdout)
+    if bench.min_age is None or found is None or not NAME.fullmatch(found[1]):
+        return None
+    package, asked = found[1], found[2] or "*"
+    told = _published(package, node, staging, bench)
+    fitting = _fitting(told.versions, asked, told.tags.get(asked)) or told.versions
+    newest = _highest(fitting) if fitting else ""
+    if newest not in told.times:
+        return None
+    return bench.min_age.nothing(package, {newest: told.times[newest]})
+
+
+def _fitting(versions: Sequence[str], asked: str, tag: str | None) -> list[str]:
+    version_range = f"<={tag}" if tag else "*" if asked in _ANY else asked
+    if not _is_range(version_range):
+        return []
+    return [
+        version
+        for version in versions
+        if nodesemver.satisfies(version, version_range, loose=True, include_prerelease=True)
+    ]
 
 
 def _view(
@@ -112,34 +181,45 @@ def _view(
         if code == "ETARGET" or (code == "E404" and summary.startswith("No match")):
             return []
         if code == "E404":
-            raise PackageNotFound(
-                f"the registry has no npm package `{package}`",
-                hint="check the name; a private package also needs `npm login`",
-            )
+            raise _no_such_package(package)
         raise failure(output, f"`{package}`")
     said = json.loads(output.stdout or "[]")
     return said if isinstance(said, list) else [said]
 
 
-def _published(
-    package: str, node: Node, staging: Path, bench: Bench
-) -> tuple[list[str], dict[str, str]]:
-    output = run_npm(node, bench, ("view", package, "versions", "dist-tags", "--json"), staging)
+@dataclass(frozen=True, slots=True)
+class _Published:
+    versions: list[str]
+    tags: Mapping[str, str]
+    times: Mapping[str, str]
+    """When each version was published, RFC 3339; empty where the registry does not tell."""
+
+
+def _published(package: str, node: Node, staging: Path, bench: Bench) -> _Published:
+    members = ("versions", "dist-tags", "time", "--json")
+    output = run_npm(node, bench, ("view", package, *members), staging)
     if not output.stdout.strip() and not output.exit_code:
         # A package without `latest` shows nothing until it is asked for everything.
-        output = run_npm(
-            node,
-            bench,
-            ("view", f"{package}@>=0.0.0-0", "versions", "dist-tags", "--json"),
-            staging,
-        )
+        output = run_npm(node, bench, ("view", f"{package}@>=0.0.0-0", *members), staging)
     if output.exit_code:
+        if error_of(output)[0] == "E404":
+            raise _no_such_package(package)
         raise failure(output, f"`{package}`")
     said = json.loads(output.stdout or "{}")
     said = (said[0] if said else {}) if isinstance(said, list) else said
-    versions = said.get("versions", [])
-    tags = said.get("dist-tags", {})
-    return ([versions] if isinstance(versions, str) else list(versions)), dict(tags)
+    versions, times = said.get("versions", []), said.get("time")
+    return _Published(
+        [versions] if isinstance(versions, str) else list(versions),
+        dict(said.get("dist-tags", {})),
+        {str(key): str(when) for key, when in times.items()} if isinstance(times, dict) else {},
+    )
+
+
+def _no_such_package(package: str) -> PackageNotFound:
+    return PackageNotFound(
+        f"the registry has no npm package `{package}`",
+        hint="check the name; a private package also needs `npm login`",
+    )
 
 
 def _no_such_version(

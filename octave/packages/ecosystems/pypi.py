@@ -23,14 +23,13 @@ from octave.errors import (
     Ambiguous,
     InstallFailed,
     OctaveError,
-    PackageNotFound,
-    UsageError,
     VersionNotFound,
     did_you_mean,
 )
 from octave.packages import bytecode, toolchains, uv
 from octave.packages.commands import Output
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
+from octave.packages.ecosystems.pypi_refusals import refusal
 from octave.packages.ecosystems.pypi_rows import (
     as_requirements,
     constraint,
@@ -263,6 +262,8 @@ def _compile(question: _Question, staging: Path, bench: Bench, *options: str) ->
         str(question.floor),
     ]
     words += ["--python", toolchains.python(bench).path, *only_wheels(question.builds), *options]
+    if bench.min_age is not None:
+        words += ["--exclude-newer", bench.min_age.cutoff]
     return uv.run(bench, words, cwd=staging, stdin=f"{question.requirement}\n")
 
 
@@ -275,24 +276,9 @@ def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -
     failed = uv.failure(output, name)
     if type(failed) is not InstallFailed:
         return failed
-    if re.search(rf"Because {re.escape(name)} was not found in the package registry", text):
-        return PackageNotFound(
-            f"the package index has no package `{name}`", hint="check the spelling of the name"
-        )
-    source_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no usable wheels", text)
-    if source_only:
-        return InstallFailed(
-            f"`{source_only[1]}` is offered as source only, and to build that runs its code",
-            hint=f"if you trust it: `octave install pypi:{question.requirement.name} "
-            f"--allow-build {source_only[1]}`; or choose a version that has wheels, with "
-            "`constraints` in `octave.toml`",
-        )
-    wheels_only = re.search(r"([\w.-]+)(?:[=<>!]\S+)? ha(?:s|ve) no source distribution", text)
-    if wheels_only:
-        return UsageError(
-            f"`{wheels_only[1]}` is offered as wheels only, so there is nothing to build",
-            hint="leave it out of `--allow-build`, and of `allow_build` in `octave.toml`",
-        )
+    refused = refusal(text, name, bench.min_age)
+    if refused is not None:
+        return refused
     newest = _newest(question, staging, bench) if question.requirement.specifier else None
     if newest and not question.requirement.specifier.contains(newest, prereleases=True):
         return VersionNotFound(
