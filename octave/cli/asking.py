@@ -29,15 +29,15 @@ def ask(question: Question) -> str:
     )
 
 
-def confirm(question: str) -> bool:
-    """Whether a person says yes; Enter means no. Nothing of it gets into stdout.
+def confirm(question: str, *, default: bool = False) -> bool:
+    """Whether a person says yes; Enter means `default`. Nothing of it gets into stdout.
 
     Raises:
         typer.Abort: stdin ended instead.
     """
-    sys.stderr.write(f"{question} [y/N]: ")
+    sys.stderr.write(f"{question} [{'Y/n' if default else 'y/N'}]: ")
     sys.stderr.flush()
     answer = sys.stdin.readline()
     if not answer:
         raise typer.Abort
-    return answer.strip().lower() in {"y", "yes"}
+    return answer.strip().lower() in ({"y", "yes", ""} if default else {"y", "yes"})

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
 from octave.home import Workspace
 from octave.packages.secrets import Secrets
 
-_Outcomes = Sequence[tuple[str, Change | OctaveError]]
+Outcomes = Sequence[tuple[str, Change | OctaveError]]
 """What became of each id."""
 
 client = typer.Typer(
@@ -132,9 +133,25 @@ def undo(
     return _report(terms, "user", outcomes, dry_run=dry_run)
 
 
+def lend(ids: Sequence[str], terms: Manners) -> Outcomes:
+    """Write Octave's entry for all projects into the files of these AI tools."""
+    act = partial(connect.add, force=False, dry_run=False)
+    return _each(ids, "user", terms, act)
+
+
+def rows(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Return what became of each, as scripts are told."""
+    return [_as_json(name, result, dry_run=False) for name, result in outcomes]
+
+
+def tell_lent(terms: Manners, outcomes: Outcomes) -> int:
+    """Tell what `lend` did, unless that was part of a JSON document; return the exit code."""
+    return _code(outcomes) if terms.as_json else _report(terms, "user", outcomes, dry_run=False)
+
+
 def _each(
-    ids: list[str], scope: Scope, terms: Manners, act: Callable[[Connection], Change]
-) -> _Outcomes:
+    ids: Sequence[str], scope: Scope, terms: Manners, act: Callable[[Connection], Change]
+) -> Outcomes:
     outcomes: list[tuple[str, Change | OctaveError]] = []
     for name in dict.fromkeys(ids):
         try:
@@ -216,7 +233,7 @@ def _verdict(row: dict[str, Any]) -> str:
     return "unknown" if row["problem"] else "no"
 
 
-def _report(terms: Manners, scope: Scope, outcomes: _Outcomes, *, dry_run: bool) -> int:
+def _report(terms: Manners, scope: Scope, outcomes: Outcomes, *, dry_run: bool) -> int:
     failures = [result for _, result in outcomes if isinstance(result, OctaveError)]
     if terms.as_json:
         if len(outcomes) == len(failures) == 1:
@@ -229,7 +246,11 @@ def _report(terms: Manners, scope: Scope, outcomes: _Outcomes, *, dry_run: bool)
                 tell_error(result, as_json=False)
             else:
                 _tell_change(terms, name, scope, result, dry_run=dry_run)
-    codes = {error.exit_code for error in failures}
+    return _code(outcomes)
+
+
+def _code(outcomes: Outcomes) -> int:
+    codes = {result.exit_code for _, result in outcomes if isinstance(result, OctaveError)}
     return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 

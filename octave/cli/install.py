@@ -1,12 +1,18 @@
 """`install`: servers by name, by package or all of octave.toml."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from octave.cli import client as clients
 from octave.cli.asking import ask, can_ask
+from octave.cli.client import client_ids
 from octave.cli.completion import registry_names
+from octave.cli.consent import consent_of, dry_run_report
 from octave.cli.options import manners
 from octave.cli.outcomes import each, report
 from octave.cli.site import (
@@ -18,10 +24,13 @@ from octave.cli.site import (
     YesOption,
     open_site,
 )
-from octave.errors import UsageError
+from octave.errors import OctaveError, UsageError
 from octave.packages import install as story
 from octave.packages import own, variables
-from octave.packages.install import Request
+from octave.packages.install import Outcome, Request
+from octave.packages.own import Own
+from octave.packages.placement import Site
+from octave.packages.rehearsal import Rehearsed, rehearse, rehearse_all
 from octave.packages.variables import Answers
 
 Names = Annotated[
@@ -63,31 +72,50 @@ def install(
         ),
     ] = None,
     min_release_age: AgeOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what it would do, and change nothing.")
+    ] = False,
+    client: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--client",
+            metavar="ID",
+            help="Then connect this AI tool, as `client add` does.",
+            autocompletion=client_ids,
+        ),
+    ] = None,
     remote: Annotated[
         bool, typer.Option("--remote", help="Connect it where it is hosted; installs nothing.")
     ] = False,
     registry: RegistryOption = None,
     yes: YesOption = False,
 ) -> int:
-    """Install servers: NAME, npm:PACKAGE or pypi:PACKAGE; without names, all of octave.toml."""
+    """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE or an https:// address.
+
+    Without names: all of octave.toml.
+    """
     terms = manners(context)
     allowed = [allow_scripts, allow_build]
-    given = [arg, env, env_file, name, executable, *allowed]
-    if len(names or ()) != 1 and any(given):
-        raise UsageError(
-            "`--env`, `--env-file`, `--arg`, `--as`, `--bin`, `--allow-scripts` and "
-            "`--allow-build` go with one name"
-        )
-    if remote and (not names or any([arg, env, env_file, executable, locked, offline, *allowed])):
-        raise UsageError(
-            "`--remote` takes names of the registry, and only `--as`, `--no-start`, `--check`"
-        )
-    if locked and names:
-        raise UsageError("`--locked` installs what the lockfile says, so it takes no names")
+    _check_words(names or [], [arg, env, env_file, name, executable, *allowed], locked=locked)
+    if remote or any(map(_is_address, names or [])):
+        without = [arg, env, env_file, executable, locked, offline, dry_run, *allowed]
+        _check_remote(names or [], without, remote=remote)
+    for one in client or ():
+        clients.tool_of(one)
     answers = Answers(
         tuple(env or ()),
         variables.read_file(env_file) if env_file else {},
         ask if can_ask(yes=yes) else None,
+    )
+    request = Request(
+        "",
+        name,
+        tuple(arg or ()),
+        answers,
+        executable,
+        scripts=_listed(allow_scripts),
+        builds=_listed(allow_build),
+        consent=consent_of(terms, yes=yes),
     )
     began = time.monotonic()
     with open_site(
@@ -98,30 +126,66 @@ def install(
         registry=registry,
         min_age=min_release_age,
     ) as site:
-        if names and remote:
-            outcomes = [each(text, lambda text: own.connect(text, name, site)) for text in names]
-        elif names:
-            outcomes = [
-                each(
-                    text,
-                    lambda text: story.install(
-                        Request(
-                            text,
-                            name,
-                            tuple(arg or ()),
-                            answers,
-                            executable,
-                            scripts=_listed(allow_scripts),
-                            builds=_listed(allow_build),
-                        ),
-                        site,
-                    ),
-                )
-                for text in names
-            ]
+        if dry_run:
+            found = _rehearse(names or [], request, site, locked=locked)
+            return dry_run_report(terms, found, time.monotonic() - began)
+        if names:
+            act = partial(_install, request=request, site=site, remote=remote)
+            outcomes = [each(text, act) for text in names]
         else:
             outcomes = story.install_all(site, locked=locked)
-    return report(terms, outcomes, time.monotonic() - began, check=check)
+    took_s = time.monotonic() - began
+    if not client or any(outcome.error for outcome in outcomes):
+        return report(terms, outcomes, took_s, check=check)
+    lent = clients.lend(client, terms)
+    code = report(terms, outcomes, took_s, check=check, more={"clients": clients.rows(lent)})
+    return code or clients.tell_lent(terms, lent)
+
+
+def _install(text: str, *, request: Request, site: Site, remote: bool) -> Outcome:
+    if _is_address(text):
+        return own.add(Own(request.name or own.name_of(text), url=text), site)
+    if remote:
+        return own.connect(text, request.name, site)
+    return story.install(replace(request, text=text), site)
+
+
+def _rehearse(
+    names: Sequence[str], request: Request, site: Site, *, locked: bool
+) -> list[Rehearsed]:
+    def one(text: str) -> Rehearsed:
+        try:
+            return rehearse(replace(request, text=text), site)
+        except OctaveError as error:
+            return Rehearsed(text, error=error)
+
+    return [one(text) for text in names] if names else rehearse_all(site, locked=locked)
+
+
+def _check_words(names: Sequence[str], given: Sequence[object], *, locked: bool) -> None:
+    if len(names) != 1 and any(given):
+        raise UsageError(
+            "`--env`, `--env-file`, `--arg`, `--as`, `--bin`, `--allow-scripts` and "
+            "`--allow-build` go with one name"
+        )
+    if locked and names:
+        raise UsageError("`--locked` installs what the lockfile says, so it takes no names")
+
+
+def _check_remote(names: Sequence[str], without: Sequence[object], *, remote: bool) -> None:
+    if remote and (not names or any(without)):
+        raise UsageError(
+            "`--remote` takes names of the registry, and only `--as`, `--no-start`, `--check`"
+        )
+    if any(without):
+        raise UsageError(
+            "an address takes only `--as`, `--no-start`, `--check`",
+            hint="octave add NAME URL --header-env 'K: VARIABLE'",
+        )
+
+
+def _is_address(text: str) -> bool:
+    return text.lower().startswith(("https://", "http://"))
 
 
 def _listed(words: list[str] | None) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What became of several servers: told one by one, or as one JSON document; and the exit code."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octave.cli import render
@@ -21,18 +21,24 @@ def each(name: str, act: Callable[[str], Outcome]) -> Outcome:
 
 
 def report(
-    terms: Manners, outcomes: Sequence[Outcome], took_s: float, *, check: bool = False
+    terms: Manners,
+    outcomes: Sequence[Outcome],
+    took_s: float,
+    *,
+    check: bool = False,
+    more: Mapping[str, object] | None = None,
 ) -> int:
     """Tell what became of each, and return the exit code: the failures' common one, else 1.
 
-    With `check` a server that could not be started once counts as one.
+    With `check` a server that could not be started once counts as one. `more` is what scripts are
+    told besides.
     """
     failures = [outcome.error for outcome in outcomes if outcome.error is not None]
     if terms.as_json:
         if len(outcomes) == len(failures) == 1:
             raise failures[0]
         results = [outcome_json(outcome) for outcome in outcomes]
-        write_json({"results": results, "tookSeconds": round(took_s, 3)})
+        write_json({"results": results, "tookSeconds": round(took_s, 3), **(more or {})})
     else:
         for outcome in outcomes:
             tell_outcome(outcome)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from octave.errors import OctaveError, UsageError
+from octave.errors import NotTrusted, OctaveError, UsageError
 from octave.packages import (
     ledger,
     lockfile,
@@ -24,6 +24,7 @@ from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
+from octave.packages.plan import Consent, plan_of, require_answerable
 from octave.packages.resolve import Choice, answers, choose, of_manifest, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
@@ -46,6 +47,8 @@ class Request:
     """Packages whose install scripts may run, besides those the manifest names."""
     builds: tuple[str, ...] = ()
     """Packages that may be built from source, besides those the manifest names."""
+    consent: Consent | None = None
+    """How somebody agrees to what was not installed before; None: nobody needs to."""
     keys: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of the manifest's table, such as `cwd`; references as such, arrays as tuples."""
 
@@ -79,20 +82,16 @@ def install(request: Request, site: Site) -> Outcome:
     Raises:
         OctaveError: nothing was installed, the previous state is untouched.
     """
-    choice = choose(request.text, site.registry)
-    if choice.entry is not None and choice.entry.registry:
-        # What that registry knows is needed again when it is resolved anew, without a lockfile too.
-        request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
+    request, choice, name = wish_of(request, site)
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
-    _require_allowable(request, choice)
-    name = _name_for(request, choice)
     for secret in variables.open_secrets(choice.known, request.args):
         site.bench.note(_kept_out(name, secret))
     home = site.workspace.home
-    store.prepare(home)
     before = manifest.load(site.workspace.manifest)
     workspaces.require_trust(site.workspace, before)
+    agreed = _agreed(request, choice, name, before, site)
+    store.prepare(home)
     # May ask a person: nobody else waits for the answer, and no step is shown over the question.
     given = request.given or variables.sort(
         name, request.answers, choice.known, site.bench.environ, _settled(before, name)
@@ -100,10 +99,11 @@ def install(request: Request, site: Site) -> Outcome:
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
-        server = _as_wanted(wanted, choice, request, name, given)
+        server = as_wanted(wanted, choice, request, name, given)
         with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
+            pin = pin if answers(pin, server) else agreed
             if not answers(pin, server):
                 pin = resolved(choice, server, site)
             assert pin is not None
@@ -111,6 +111,60 @@ def install(request: Request, site: Site) -> Outcome:
             _write_down(site, placed, _table(server, request, given))
     site.changed()
     return _outcome(placed)
+
+
+def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
+    """Return `request` with what a registry adds to it, what it means, and the server's name.
+
+    Raises:
+        UsageError: it allows what its kind of package does not do, or gives no usable name.
+        ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `choose`.
+    """
+    choice = choose(request.text, site.registry)
+    if choice.entry is not None and choice.entry.registry:
+        # What that registry knows is needed again when it is resolved anew, without a lockfile too.
+        request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
+    _require_allowable(request, choice)
+    return request, choice, _name_for(request, choice)
+
+
+def _agreed(
+    request: Request, choice: Choice, name: str, before: Manifest, site: Site
+) -> Pin | None:
+    """Return the pin that somebody agreed to; None where there is nothing to agree to.
+
+    What stands in the manifest or in the lockfile was agreed to by whoever wrote it there.
+
+    Raises:
+        NotTrusted: they do not agree.
+        MissingAnswer, Ambiguous: nobody can be asked.
+    """
+    consent, server = request.consent, before.servers.get(name)
+    locked = lockfile.read(site.workspace.lockfile).pins.get(name)
+    is_known = server is not None or (
+        locked is not None and f"{locked.kind}:{locked.package}" == choice.source
+    )
+    if consent is None or is_known:
+        return None
+    looks_like = require_answerable(choice, consent, request.text)
+    # What is wrong in the words is told before anybody waits or is asked.
+    words = replace(request.answers, ask=request.answers.ask and (lambda _: ""))
+    given = request.given or variables.sort(name, words, choice.known, site.bench.environ)
+    server = as_wanted(before, choice, request, name, given)
+    store.prepare(site.workspace.home)
+    with store.locked(site.workspace.home, name, site.bench.progress):
+        pin = resolved(choice, server, site)
+        staging = store.stage(site.workspace.home, name)
+        try:
+            plan = plan_of(pin, choice, server, site, staging)
+        finally:
+            store.discard(staging)
+    site.bench.progress("")
+    if not consent.agrees(replace(plan, looks_like=looks_like)):
+        raise NotTrusted(
+            f"`{name}` was not installed, as you said", hint=f"octave info {request.text}"
+        )
+    return pin
 
 
 def install_all(site: Site, *, locked: bool) -> list[Outcome]:
@@ -242,10 +296,14 @@ def _settled(wanted: Manifest, name: str) -> set[str]:
     return {*server.env, *server.pass_env} if server else set()
 
 
-def _as_wanted(
+def as_wanted(
     wanted: Manifest, choice: Choice, request: Request, name: str, given: Given
 ) -> ServerEntry:
-    """Return the manifest's entry as it will stand after this install."""
+    """Return the manifest's entry as it will stand after this install.
+
+    Raises:
+        UsageError: the name is that of another package.
+    """
     server = wanted.servers.get(name)
     if server is None:
         server = ServerEntry(name=name, package=choice.source)

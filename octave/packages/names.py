@@ -48,6 +48,14 @@ def check_server_name(text: str) -> str:
     raise ValueError("a server's name is 1 to 40 of a-z, 0-9 and -, and does not begin with -")
 
 
+def _strange(text: str) -> str:
+    """Return how an error goes on that `text` with a letter of another script leads to."""
+    strange = next((c for c in text if not c.isascii()), None)
+    if strange is None:
+        return ""
+    return f": it has a {unicodedata.name(strange, f'U+{ord(strange):04X}')}"
+
+
 def split_package(text: str) -> tuple[Kind, str]:
     """Return kind and name of `npm:NAME` or `pypi:NAME[EXTRA,...]`.
 
@@ -58,11 +66,11 @@ def split_package(text: str) -> tuple[Kind, str]:
     if kind == "npm" and colon:
         if _NPM.fullmatch(name) and len(name) <= _NPM_CHARACTERS:
             return "npm", name
-        raise ValueError(f'"{name}" cannot be the name of an npm package')
+        raise ValueError(f'"{name}" cannot be the name of an npm package{_strange(name)}')
     if kind == "pypi" and colon:
         if _PYPI.fullmatch(name):
             return "pypi", name
-        raise ValueError(f'"{name}" cannot be the name of a PyPI package')
+        raise ValueError(f'"{name}" cannot be the name of a PyPI package{_strange(name)}')
     raise ValueError(f'"{text}" is neither "npm:NAME" nor "pypi:NAME"')
 
 

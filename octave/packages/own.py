@@ -5,10 +5,12 @@ configuration, a login or the network is added unchecked, with a warning.
 """
 
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from octave.errors import (
     AuthorizationNeeded,
@@ -38,6 +40,8 @@ from octave.packages.launch import LaunchSpec
 from octave.packages.manifest import Manifest, ServerEntry, Value, is_server_name
 from octave.packages.offered import Offered
 from octave.packages.placement import Site, undone_on_error
+from octave.packages.registry import Registry, bundled_folder
+from octave.packages.resolve import short_name
 from octave.packages.secrets import Secrets, stored
 from octave.packages.variables import Answers
 
@@ -71,6 +75,32 @@ def add(own: Own, site: Site) -> Outcome:
     # May ask a person: nobody else waits for the answer, and no step is shown over the question.
     given = variables.sort(own.name, own.answers, None, site.bench.environ)
     return put(own.name, _table(own, workspace, given.values), given.secrets, site)
+
+
+def name_of(url: str) -> str:
+    """Return a name for the server at `url`: that of the registry, else of its host.
+
+    Raises:
+        UsageError: the address gives none.
+    """
+    for entry in Registry(bundled_folder()).entries():
+        if any(remote.url.rstrip("/") == url.rstrip("/") for remote in entry.remotes):
+            return entry.short_name
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    parts = [part for part in host.split(".") if part not in _GENERIC]
+    # The last one says where it is registered, and an address of numbers says nothing.
+    name = short_name(parts[-2] if len(parts) > 1 and not parts[-1].isdigit() else "")
+    if not is_server_name(name):
+        raise UsageError(
+            f"`{url}` gives no usable name", hint=f"octave install {shlex.quote(url)} --as NAME"
+        )
+    return name
+
+
+_GENERIC = frozenset(("www", "api", "mcp"))
 
 
 def connect(text: str, name: str | None, site: Site) -> Outcome:

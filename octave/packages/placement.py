@@ -87,7 +87,7 @@ def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
     if not command[-1].endswith(f"/{pin.entry}"):
         argv = ECOSYSTEMS[pin.kind].argv(pin, folder, site.bench)
         command = store.portable(argv, folder, site.workspace.home)
-    said = _record(pin, command)
+    said = record_of(pin, command)
     before = replace(record, checked=False, tools=None, unchecked_reason="")
     return record if said == before else said
 
@@ -103,7 +103,7 @@ def _build(
         pin = _with_entry(pin, server, known, staging)
         command = store.portable(ecosystem.argv(pin, staging, site.bench), staging, home)
         with _scripts_named(pin):
-            record, offer = _try(_record(pin, command), staging, wanted, server, known, site)
+            record, offer = _try(record_of(pin, command), staging, wanted, server, known, site)
         pin = _with_tools(pin, offer)
         kept.keep_pin(staging, pin)
         store.publish(home, staging, record, pin.folder)
@@ -137,7 +137,8 @@ def _with_entry(pin: Pin, server: ServerEntry, known: PackageChoice | None, plac
     return replace(pin, entry=ECOSYSTEMS[pin.kind].find_entry(pin.package, executable, place))
 
 
-def _record(pin: Pin, command: tuple[str, ...]) -> Record:
+def record_of(pin: Pin, command: tuple[str, ...]) -> Record:
+    """Return the record of `pin`, not checked yet; `command` is portable."""
     return Record(
         name=pin.name,
         kind=pin.kind,

@@ -26,7 +26,10 @@ _TAG = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 _RANGE = re.compile(r"[0-9A-Za-z*^~<>=v][0-9A-Za-z.*^~<>=|+ -]*")
 _FILE = re.compile(r"\.(?:tgz|tar\.gz|tar)$", re.IGNORECASE)
 """What npm reads as the name of a file, whatever stands before it."""
-_VIEWED = ("name", "version", "engines", "bin", "dist", "deprecated", "dist-tags")
+_VIEWED = (
+    *("name", "version", "engines", "bin", "dist", "deprecated", "dist-tags"),
+    *("_npmUser", "maintainers", "author", "repository", "homepage"),
+)
 _NEWEST = 5
 """Versions worth showing to somebody who asked for one that does not exist."""
 _TOO_YOUNG = re.compile(
@@ -175,7 +178,8 @@ def _view(
     package: str, asked: str, node: Node, staging: Path, bench: Bench
 ) -> list[dict[str, Any]]:
     """Return what the registry says about each fitting version; empty when none fits."""
-    output = run_npm(node, bench, ("view", f"{package}@{asked}", *_VIEWED, "--json"), staging)
+    words = ("view", f"{package}@{asked}", *_VIEWED, "--json")
+    output = bench.ask((*node.npm, *words), lambda: run_npm(node, bench, words, staging))
     if output.exit_code:
         code, summary = error_of(output)
         if code == "ETARGET" or (code == "E404" and summary.startswith("No match")):

@@ -1,0 +1,130 @@
+"""What a person is shown before something is installed for the first time, and is asked."""
+
+import shlex
+from collections.abc import Iterator, Sequence
+
+from octave.cli import render
+from octave.cli.asking import can_ask, confirm
+from octave.cli.options import Manners
+from octave.cli.output import safe, tell, tell_error, write, write_json
+from octave.packages.plan import Asked, Consent, Plan
+from octave.packages.rehearsal import Rehearsed
+
+_STANDING = {
+    "official": "in Octave's registry; the maker of the product maintains it",
+    "listed": "in Octave's registry",
+    "archived": "in Octave's registry; archived upstream, no longer maintained",
+    "deprecated": "in Octave's registry; deprecated",
+    "named": "named by the registry `{}`, in which anybody may publish",
+    "unknown": "not in Octave's registry; nobody vouches for it",
+}
+
+
+def consent_of(terms: Manners, *, yes: bool) -> Consent:
+    """Return how this invocation agrees to first installations.
+
+    What Octave's registry knows goes on where nobody can be asked; all else needs `-y` then.
+    """
+
+    def agrees(plan: Plan) -> bool:
+        if not (terms.quiet or terms.as_json):
+            for line in lines(plan):
+                tell(safe(line))
+        if yes or not can_ask():
+            return True
+        if plan.looks_like is not None:
+            tell(
+                f"`{safe(plan.choice.source)}` looks like `{plan.looks_like}`, and is another "
+                "package"
+            )
+        return confirm(f"Install `{plan.pin.name}`?", default=plan.is_curated)
+
+    return Consent(agrees, can_ask=can_ask(yes=yes), is_given=yes)
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """Yield all that decides what is installed and run, nothing of it shortened."""
+    pin, told, entry = plan.pin, plan.told, plan.choice.entry
+    standing = _STANDING[plan.standing].format(entry.registry if entry else "")
+    yield f"{pin.name}: {plan.choice.source} {pin.version}, {standing}"
+    people = _one_line(", ".join(told.maintainers))
+    by = _one_line(told.published_by)
+    who = f"{by} (maintainers: {people})" if by and people else by or people or "unknown"
+    page = f", {_one_line(told.page)}" if told.page else ""
+    yield f"  publisher, by its own account: {who}{page}"
+    command = " ".join(map(shlex.quote, plan.command))
+    yield f"  runs: {command or 'known once it is installed'}"
+    yield f"  brings: {render.count(len(pin.graph), 'package')}, each locked by its hash"
+    if plan.variables:
+        yield f"  variables: {', '.join(map(_variable, plan.variables))}"
+    for said, names in (
+        ("RUNS the install scripts of", plan.scripts),
+        ("RUNS the build code of", plan.builds),
+        ("install scripts that do not run", plan.idle_scripts),
+    ):
+        if names:
+            yield f"  {said}: {', '.join(sorted(names))}"
+
+
+def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) -> int:
+    """Tell what an installation would do; return the exit code: the failures' common one, else 1.
+
+    Raises:
+        OctaveError: with `--json`, where it is all there is to tell.
+    """
+    failures = [one.error for one in found if one.error is not None]
+    if terms.as_json:
+        if len(found) == len(failures) == 1:
+            raise failures[0]
+        rows = [_row(one) for one in found]
+        write_json({"results": rows, "dryRun": True, "tookSeconds": round(took_s, 3)})
+    else:
+        for one in found:
+            if one.error is not None:
+                tell_error(one.error, as_json=False)
+            if one.plan is not None:
+                write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
+                for line in lines(one.plan):
+                    write(safe(f"  {line}"))
+        if not found:
+            tell("`octave.toml` names no package, so there is nothing to do")
+    codes = {error.exit_code for error in failures}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+
+
+_STATUS = {"would-install": "would install", "present": "present"}
+
+
+def _status(one: Rehearsed) -> str:
+    return "present" if one.is_present and one.is_locked else "would-install"
+
+
+def _row(one: Rehearsed) -> dict[str, object]:
+    if one.plan is None:
+        error = one.error.as_json() if one.error else None
+        return {"name": one.name, "status": "failed", "version": None, "error": error}
+    return {
+        "name": one.name,
+        "status": _status(one),
+        "version": one.plan.pin.version,
+        "error": None,
+        "locked": one.is_locked,
+        "plan": one.plan.as_json(),
+    }
+
+
+def _variable(variable: Asked) -> str:
+    marks = [
+        word
+        for word, holds in (
+            ("secret", variable.secret),
+            ("required, not given", variable.required and not variable.given),
+        )
+        if holds
+    ]
+    return variable.name + (f" ({', '.join(marks)})" if marks else "")
+
+
+def _one_line(text: str) -> str:
+    # What a package says of itself must not look like a line of Octave's own.
+    return " ".join(text.split())
