@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,7 +27,7 @@ from octave.cli.site import (
 )
 from octave.errors import OctaveError, UsageError
 from octave.packages import install as story
-from octave.packages import own, variables
+from octave.packages import own, project_indexes, variables
 from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
 from octave.packages.placement import Site
@@ -126,6 +127,8 @@ def install(
         registry=registry,
         min_age=min_release_age,
     ) as site:
+        for text in project_indexes.ignored(Path.cwd()):
+            site.bench.note(text)
         if dry_run:
             found = _rehearse(names or [], request, site, locked=locked)
             return dry_run_report(terms, found, time.monotonic() - began)

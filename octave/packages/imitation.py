@@ -9,7 +9,7 @@ import unicodedata
 
 from octave.packages.names import pypi_name
 from octave.packages.registry import Registry
-from octave.packages.spelling import looks_like
+from octave.packages.spelling import IMITATED, distance, looks_like
 
 _LOOKALIKES = str.maketrans(
     # Cyrillic, Greek and others as they are drawn; digits as they are read.
@@ -33,13 +33,13 @@ def imitated(kind: str, package: str, registry: Registry) -> str | None:
     }
     if any(_is_same(kind, package, *one) for one in known):
         return None
-    for is_alike in (_is_twin, _is_mistyped):
-        for other_kind, other in known:
-            if is_alike(package, other):
-                return f"{other_kind}:{other}"
+    alike = [one for one in known if _is_twin(package, one[1])] or sorted(
+        (one for one in known if looks_like(_drawn(package), _drawn(one[1]))),
+        key=lambda one: distance(_drawn(package), _drawn(one[1]), IMITATED),
+    )
     # `github` is the name of a server here, and of something else in npm.
-    named = (f"{kind}:{name}" for (kind, name), short in known.items() if _same(package, short))
-    return next(named, None)
+    alike += [one for one, short in known.items() if _drawn(package) == _drawn(short)]
+    return ":".join(alike[0]) if alike else None
 
 
 def _is_same(kind: str, package: str, other_kind: str, other: str) -> bool:
@@ -54,14 +54,6 @@ def _is_twin(package: str, other: str) -> bool:
         return True
     last = _drawn(package.rpartition("/")[2])
     return last == _drawn(other.rpartition("/")[2]) and last not in _COMMON
-
-
-def _is_mistyped(package: str, other: str) -> bool:
-    return looks_like(_drawn(package), _drawn(other))
-
-
-def _same(package: str, short_name: str) -> bool:
-    return _drawn(package) == _drawn(short_name)
 
 
 def _drawn(name: str) -> str:

@@ -8,10 +8,11 @@ from octave.errors import InstallFailed, UsageError
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.graph_rows import marked
+from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.names import check_range, pypi_name, split_package
-from octave.packages.registry import Entry, Lookup, PackageChoice
+from octave.packages.registry import Entry, Lookup, PackageChoice, Registry, bundled_folder
 
 _WRAPPING = re.compile(r"^(?:mcp-server-|server-|mcp-)|(?:-mcp-server|-server-mcp|-mcp|-server)$")
 
@@ -187,9 +188,12 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
     try:
         kind, package = split_package(source)
     except ValueError as error:
+        known = imitated(*source.partition(":")[::2], Registry(bundled_folder()))
         raise UsageError(
             f"`{text}` names no package: {error}",
-            hint="use a registry name, `npm:PACKAGE[@VERSION]` or `pypi:PACKAGE[@VERSION]`",
+            hint=f"did you mean `{known}`?"
+            if known
+            else "use a registry name, `npm:PACKAGE[@VERSION]` or `pypi:PACKAGE[@VERSION]`",
         ) from error
     _check_range(kind, version_range)
     return kind, package, version_range

@@ -1,6 +1,6 @@
 """How far apart two names are, as a person mistypes them. Pure."""
 
-_IMITATED = 2
+IMITATED = 2
 """So many letters apart, a name is questioned as an imitation of another."""
 
 
@@ -29,5 +29,5 @@ def allowed(word: str) -> int:
 
 def looks_like(typed: str, known: str) -> bool:
     """Whether `typed`, which is not `known`, may well be a mistyped or imitated `known`."""
-    most = min(allowed(known), _IMITATED)
+    most = min(allowed(known), IMITATED)
     return typed != known and distance(typed.lower(), known, most) <= most

@@ -185,7 +185,10 @@ def _first(values: Iterable[str | None]) -> str | None:
 
 def _from_variables(environ: Mapping[str, str]) -> IndexSettings:
     names = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-    extra = ("UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL")
+    extra = (
+        *("UV_INDEX", "UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL"),
+        *("UV_FIND_LINKS", "PIP_FIND_LINKS"),
+    )
     return IndexSettings(
         default=_first(environ.get(name) for name in names),
         has_extra=any(environ.get(name) for name in extra),
@@ -244,7 +247,8 @@ def _from_uv(path: Path) -> IndexSettings:
     indexes = [row for row in table.get("index", []) if isinstance(row, dict)]
     defaults = [_named_index(row) for row in indexes if row.get("default")]
     single = [part.get("index-url") for part in (pip or {}, table)]
-    extra = [part.get("extra-index-url") for part in (pip or {}, table)]
+    more = ("extra-index-url", "find-links")
+    extra = [part.get(key) for part in (pip or {}, table) for key in more]
     return IndexSettings(
         default=_first([*defaults, *single]),
         has_extra=any(extra) or len(indexes) > len(defaults),
@@ -266,4 +270,5 @@ def _from_pip(path: Path) -> IndexSettings:
     def said(key: str) -> str | None:
         return _first(reader.get(part, key, fallback=None) for part in ("install", "global"))
 
-    return IndexSettings(said("index-url"), bool(said("extra-index-url")), said("cert"))
+    has_extra = bool(said("extra-index-url") or said("find-links"))
+    return IndexSettings(said("index-url"), has_extra, said("cert"))

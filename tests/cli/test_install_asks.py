@@ -20,6 +20,10 @@ REQUIRED = ("CLICKHOUSE_HOST", "CLICKHOUSE_USER", "CLICKHOUSE_PASSWORD")
 NONE = "(Enter: none): "
 
 
+def agreed(name: str) -> tuple[str, str]:
+    return f"Install `{name}`? [Y/n]: ", ""
+
+
 def environ_of(world: World, name: str) -> dict[str, Any]:
     found: dict[str, Any] = tomllib.loads(world.manifest)["servers"][name].get("env", {})
     return found
@@ -28,6 +32,7 @@ def environ_of(world: World, name: str) -> dict[str, Any]:
 def test_what_the_registry_requires_is_asked_for_secrets_unseen(world: World) -> None:
     world.offer("mcp-clickhouse", ECHO)
     answers = [
+        agreed("clickhouse"),
         (f"Value of {REQUIRED[0]} {NONE}", "db.example"),
         (f"Value of {REQUIRED[1]} {NONE}", "me"),
         (f"Value of {REQUIRED[2]} {NONE}", VALUE),
@@ -51,7 +56,7 @@ def test_what_is_given_is_not_asked_for(world: World) -> None:
     world.offer("mcp-clickhouse", ECHO)
     (world.cwd / "vars").write_text("CLICKHOUSE_HOST=h\n", encoding="utf-8")
     words = ("install", "clickhouse", "-e", "CLICKHOUSE_USER=me", "--env-file", "vars")
-    answers = [(f"Value of {REQUIRED[2]} {NONE}", VALUE)]
+    answers = [agreed("clickhouse"), (f"Value of {REQUIRED[2]} {NONE}", VALUE)]
     code, shown = on_terminal(world.environ, world.cwd, answers, *words)
     assert (code, shown.count("Value of")) == (0, 1)
     assert set(environ_of(world, "clickhouse")) == set(REQUIRED)
@@ -61,6 +66,7 @@ def test_enter_takes_what_the_environment_has_and_else_nothing(world: World) -> 
     world.offer("mcp-clickhouse", ECHO)
     environ = {**world.environ, "CLICKHOUSE_PASSWORD": VALUE, "CLICKHOUSE_USER": "me"}
     answers = [
+        agreed("clickhouse"),
         (f"Value of {REQUIRED[0]} {NONE}", ""),
         (f"Value of {REQUIRED[1]} (Enter: that of your environment): ", ""),
         (f"Value of {REQUIRED[2]} (Enter: that of your environment): ", ""),
@@ -79,6 +85,7 @@ def test_enter_takes_what_the_environment_has_and_else_nothing(world: World) -> 
 def test_of_several_ways_the_first_that_is_answered_is_enough(world: World) -> None:
     world.offer("mcp-server-qdrant", ECHO)
     answers = [
+        agreed("qdrant"),
         (f"Value of COLLECTION_NAME {NONE}", "c"),
         (f"Value of QDRANT_URL {NONE}", ""),
         (f"Value of QDRANT_LOCAL_PATH {NONE}", "/q"),
@@ -86,12 +93,12 @@ def test_of_several_ways_the_first_that_is_answered_is_enough(world: World) -> N
     code, shown = on_terminal(world.environ, world.cwd, answers, "install", "qdrant")
     assert code == 0, shown
     assert environ_of(world, "qdrant") == {"COLLECTION_NAME": "c", "QDRANT_LOCAL_PATH": "/q"}
-    answers = [(f"Value of QDRANT_URL {NONE}", "http://q")]
+    answers = [agreed("other"), (f"Value of QDRANT_URL {NONE}", "http://q")]
     words = ("install", "qdrant", "--as", "other", "-e", "COLLECTION_NAME=c")
     assert on_terminal(world.environ, world.cwd, answers, *words)[0] == 0
     assert environ_of(world, "other") == {"COLLECTION_NAME": "c", "QDRANT_URL": "http://q"}
     words = ("install", "qdrant", "--as", "third", "-e", "QDRANT_LOCAL_PATH=/q")
-    answers = [(f"Value of COLLECTION_NAME {NONE}", "c")]
+    answers = [agreed("third"), (f"Value of COLLECTION_NAME {NONE}", "c")]
     code, shown = on_terminal(world.environ, world.cwd, answers, *words)
     assert (code, shown.count("Value of")) == (0, 1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.terminal import on_terminal
 from tests.packages.story import CRASHES, GOOD, WANTS_KEY, World, plain
 
 
@@ -238,7 +239,7 @@ def asked(world: World, folder: Path, answer: str, *words: str) -> tuple[int, st
         start_new_session=True,
     )
     os.close(theirs)
-    shown, question = b"", re.compile(rb"\[y/N\]: |Value of \w+: ")
+    shown, question = b"", re.compile(rb"\[y/N\]: ")
     try:
         while piece := os.read(ours, 4096):
             was_asked = question.search(shown)
@@ -264,9 +265,12 @@ def test_on_a_terminal_trust_asks_and_no_is_no(world: World) -> None:
 def test_on_a_terminal_a_secret_is_asked_for_and_not_shown(world: World) -> None:
     world.offer("elevenlabs-mcp", GOOD)
     words = ("install", "elevenlabs", "-e", "ELEVENLABS_API_KEY")
-    code, shown = asked(world, world.cwd, "hush-typed-value", *words)
+    answers = [
+        ("Install `elevenlabs`? [Y/n]: ", "y"),
+        ("Value of ELEVENLABS_API_KEY", "hush-typed-value"),
+    ]
+    code, shown = on_terminal(world.environ, world.cwd, answers, *words)
     assert code == 0, shown
-    assert "Value of ELEVENLABS_API_KEY" in shown
     assert "hush-typed-value" not in shown
     assert "hush-typed-value" in (world.home / "secrets.toml").read_text(encoding="utf-8")
 

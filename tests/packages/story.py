@@ -105,6 +105,7 @@ class World:
         version: str = "1.0",
         scripts: Sequence[str] | None = None,
         readme: str = "",
+        author: str = "",
     ) -> None:
         """Put a server on the index: the name of a file in tests/servers, or a program."""
         known = SERVERS / f"{server}.py"
@@ -118,7 +119,8 @@ class World:
             f"{module}/server.py": code,
             "_base.py": (SERVERS / "_base.py").read_text(encoding="utf-8"),
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-            f"\n{readme}\n",
+            + (f"Author: {author}\n" if author else "")
+            + f"\n{readme}\n",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
             f"{info}/entry_points.txt": f"[console_scripts]\n{points}",
         }
@@ -127,6 +129,9 @@ class World:
     def start(
         self, *words: str, environ: Mapping[str, str] | None = None, **more: Any
     ) -> subprocess.Popen[str]:
+        # Whoever writes a test knows what it installs; tests of the consent itself use `run`.
+        if words[:1] in {("install",), ("i",)} and "-y" not in words:
+            words = (*words, "-y")
         return self.run([sys.executable, "-m", "octave", *words], environ, **more)
 
     def run(

@@ -48,7 +48,8 @@ class Warm:
     def begin(self, words: Sequence[str]) -> int:
         """Start a verb; return its pid."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
+        agreed = ["-y"] if words[0] == "install" else []
+        self._process.stdin.write(json.dumps([*words, *agreed]) + "\n")
         return self._line()
 
     def end(self) -> int:
