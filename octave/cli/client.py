@@ -14,6 +14,7 @@ import typer
 
 from octave.cli import render
 from octave.cli.options import Manners, manners
+from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.clients import connect, journal
 from octave.clients.document import Change, Connection
@@ -250,8 +251,7 @@ def _report(terms: Manners, scope: Scope, outcomes: Outcomes, *, dry_run: bool) 
 
 
 def _code(outcomes: Outcomes) -> int:
-    codes = {result.exit_code for _, result in outcomes if isinstance(result, OctaveError)}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(result for _, result in outcomes if isinstance(result, OctaveError))
 
 
 def _tell_change(terms: Manners, name: str, scope: Scope, change: Change, *, dry_run: bool) -> None:

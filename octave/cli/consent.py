@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
 from octave.cli.options import Manners
+from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.packages.plan import Asked, Consent, Plan
 from octave.packages.rehearsal import Rehearsed
@@ -26,11 +27,14 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
     What Octave's registry knows goes on where nobody can be asked; all else needs `-y` then.
     """
 
+    asks = can_ask(yes=yes)
+    is_shown = not (terms.quiet or terms.as_json)
+
     def agrees(plan: Plan) -> bool:
-        if not (terms.quiet or terms.as_json):
+        if is_shown or asks:
             for line in lines(plan):
                 tell(safe(line))
-        if yes or not can_ask():
+        if not asks:
             return True
         if plan.looks_like is not None:
             tell(
@@ -39,7 +43,7 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
             )
         return confirm(f"Install `{plan.pin.name}`?", default=plan.is_curated)
 
-    return Consent(agrees, can_ask=can_ask(yes=yes), is_given=yes)
+    return Consent(agrees, can_ask=asks, is_given=yes, is_shown=is_shown)
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -86,10 +90,11 @@ def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) ->
                 write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
                 for line in lines(one.plan):
                     write(safe(f"  {line}"))
+                if one.download_bytes is not None:
+                    write(f"    download: {render.size(one.download_bytes)} at most")
         if not found:
             tell("`octave.toml` names no package, so there is nothing to do")
-    codes = {error.exit_code for error in failures}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(failures)
 
 
 _STATUS = {"would-install": "would install", "present": "present"}
@@ -109,6 +114,7 @@ def _row(one: Rehearsed) -> dict[str, object]:
         "version": one.plan.pin.version,
         "error": None,
         "locked": one.is_locked,
+        "downloadBytes": one.download_bytes,
         "plan": one.plan.as_json(),
     }
 

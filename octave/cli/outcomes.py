@@ -1,6 +1,6 @@
 """What became of several servers: told one by one, or as one JSON document; and the exit code."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from octave.cli import render
@@ -49,9 +49,14 @@ def report(
         if not terms.quiet and any(o.status in _NEW and o.checked for o in outcomes):
             first = next(o.name for o in outcomes if o.checked)
             tell(f"next: `octave tools {first}`, or `octave client add claude`")
-    codes = {error.exit_code for error in failures}
     if check and any(o.status in {*_NEW, "present"} and not o.checked for o in outcomes):
-        codes.add(StartFailed.exit_code)
+        failures.append(StartFailed("it could not be checked"))
+    return common_code(failures)
+
+
+def common_code(failures: Iterable[OctaveError]) -> int:
+    """Return the exit code that all `failures` have, else 1; 0 for none."""
+    codes = {error.exit_code for error in failures}
     return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 

@@ -147,6 +147,8 @@ def _agreed(
     if consent is None or is_known:
         return None
     looks_like = require_answerable(choice, consent, request.text)
+    if not (consent.is_shown or consent.can_ask):
+        return None
     # What is wrong in the words is told before anybody waits or is asked.
     words = replace(request.answers, ask=request.answers.ask and (lambda _: ""))
     given = request.given or variables.sort(name, words, choice.known, site.bench.environ)

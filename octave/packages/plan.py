@@ -117,6 +117,8 @@ class Consent:
     can_ask: bool = False
     is_given: bool = False
     """Agreed to beforehand; not to what only looks like something known."""
+    is_shown: bool = True
+    """Somebody reads the plan; else it is made only where somebody is asked."""
 
 
 def require_answerable(choice: Choice, consent: Consent, hint: str) -> str | None:

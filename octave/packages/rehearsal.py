@@ -13,6 +13,7 @@ from pathlib import Path
 from octave.errors import OctaveError
 from octave.home import Home, private_folder
 from octave.packages import ledger, lockfile, manifest, store, variables, workspaces
+from octave.packages.download_size import download_bytes
 from octave.packages.imitation import imitated
 from octave.packages.install import Request, as_wanted, wish_of
 from octave.packages.lockfile import Pin
@@ -33,6 +34,8 @@ class Rehearsed:
     """The lockfile answers it already: nothing would be chosen."""
     is_present: bool = False
     """It lies on disk: nothing would be fetched."""
+    download_bytes: int | None = None
+    """What would be fetched, at most; None where nobody tells."""
     error: OctaveError | None = None
 
 
@@ -87,12 +90,13 @@ def _rehearsed(server: ServerEntry, choice: Choice, site: Site) -> Rehearsed:
             pin = _pin(choice, server, folder / "resolve", scratch)
         (folder / "plan").mkdir()
         plan = plan_of(pin, choice, server, site=scratch, staging=folder / "plan")
+        is_present = store.find(site.workspace.home, server.name, pin.folder) is not None
+        size = 0 if is_present else download_bytes(pin, folder / "plan", scratch.bench)
         # Where it really would lie.
         real = str(site.workspace.home.root)
         scratch_root = str(scratch.bench.home.root)
         command = tuple(word.replace(scratch_root, real) for word in plan.command)
-    is_present = store.find(site.workspace.home, server.name, pin.folder) is not None
-    return Rehearsed(server.name, replace(plan, command=command), is_locked, is_present)
+    return Rehearsed(server.name, replace(plan, command=command), is_locked, is_present, size)
 
 
 def _pin(choice: Choice, server: ServerEntry, staging: Path, site: Site) -> Pin:

@@ -173,6 +173,10 @@ def test_a_dry_run_tells_and_leaves_everything_as_it_is(world: World) -> None:
     assert done.code == 0, done.stderr
     assert done.stdout.startswith("would install story-good 1.0\n")
     assert "  runs: " in done.stdout
+    wheel = "story_good-1.0-py3-none-any.whl"
+    world.index.published[wheel] = "2026-01-01T00:00:00Z"
+    (row,) = octave(world, "install", "pypi:story-good", "--dry-run", "--json").json["results"]
+    assert row["downloadBytes"] == len(world.index.files[wheel])
     assert not world.home.exists()
     world.octave("install", "pypi:story-good", "--no-start")
     with (world.home / "octave.toml").open("a", encoding="utf-8") as file:

@@ -15,10 +15,16 @@ from tests.packages.story import CRASHES, GOOD, WANTS_KEY, World, plain
 
 def test_an_install_tells_its_steps_what_was_done_and_what_is_next(world: World) -> None:
     world.offer("story-good", GOOD)
-    assert world.octave("install", "pypi:story-good").told == (
+    done = world.octave("install", "pypi:story-good")
+    python = world.home / "servers" / world.installed()[0] / "venv" / "bin" / "python"
+    assert (done.code, done.stdout, re.sub(r"\d+\.\d s\b", "N s", done.stderr)) == (
         0,
         "installed story-good 1.0 (3 tools)\n",
         "resolving story-good\n"
+        "story-good: pypi:story-good 1.0, not in Octave's registry; nobody vouches for it\n"
+        "  publisher, by its own account: unknown\n"
+        f"  runs: {python} {python.with_name('story-good')}\n"
+        "  brings: 1 package, each locked by its hash\n"
         "installing story-good 1.0\n"
         "checking the files of story-good\n"
         "compiling story-good\n"
