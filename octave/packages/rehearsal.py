@@ -13,13 +13,13 @@ from pathlib import Path
 from octave.errors import OctaveError
 from octave.home import Home, private_folder
 from octave.packages import ledger, lockfile, manifest, store, variables, workspaces
-from octave.packages.download_size import download_bytes
 from octave.packages.imitation import imitated
 from octave.packages.install import Request, as_wanted, wish_of
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.placement import Site
 from octave.packages.plan import Plan, plan_of
+from octave.packages.preview import download_bytes
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.resolve import Choice, answers, of_manifest, pin_of
 
