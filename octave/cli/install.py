@@ -14,7 +14,7 @@ from octave.cli.asking import ask, can_ask
 from octave.cli.client import client_ids
 from octave.cli.completion import registry_names
 from octave.cli.consent import consent_of, dry_run_report
-from octave.cli.options import manners
+from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
 from octave.cli.site import (
     AgeOption,
@@ -103,21 +103,11 @@ def install(
         _check_remote(names or [], without, remote=remote)
     for one in client or ():
         clients.tool_of(one)
-    answers = Answers(
-        tuple(env or ()),
-        variables.read_file(env_file) if env_file else {},
-        ask if can_ask(yes=yes) else None,
-    )
-    request = Request(
-        "",
-        name,
-        tuple(arg or ()),
-        answers,
-        executable,
-        scripts=_listed(allow_scripts),
-        builds=_listed(allow_build),
-        consent=consent_of(terms, yes=yes),
-    )
+    known = variables.read_file(env_file) if env_file else {}
+    answers = Answers(tuple(env or ()), known, ask if can_ask(yes=yes) else None)
+    consent = consent_of(terms, yes=yes)
+    request = Request("", name, tuple(arg or ()), answers, executable, consent=consent)
+    request = replace(request, scripts=_listed(allow_scripts), builds=_listed(allow_build))
     began = time.monotonic()
     with open_site(
         terms,
@@ -138,9 +128,16 @@ def install(
         else:
             outcomes = story.install_all(site, locked=locked)
     took_s = time.monotonic() - began
-    if not client or any(outcome.error for outcome in outcomes):
-        return report(terms, outcomes, took_s, check=check)
-    lent = clients.lend(client, terms)
+    if client and not any(outcome.error for outcome in outcomes):
+        return _report_lent(terms, outcomes, took_s, client, check=check)
+    return report(terms, outcomes, took_s, check=check)
+
+
+def _report_lent(
+    terms: Manners, outcomes: Sequence[Outcome], took_s: float, ids: Sequence[str], *, check: bool
+) -> int:
+    """Connect the AI tools of `ids`, and tell of them, too."""
+    lent = clients.lend(ids, terms)
     code = report(terms, outcomes, took_s, check=check, more={"clients": clients.rows(lent)})
     return code or clients.tell_lent(terms, lent)
 
