@@ -273,7 +273,7 @@ def test_on_a_terminal_a_secret_is_asked_for_and_not_shown(world: World) -> None
     words = ("install", "elevenlabs", "-e", "ELEVENLABS_API_KEY")
     answers = [
         ("Install `elevenlabs`? [Y/n]: ", "y"),
-        ("Value of ELEVENLABS_API_KEY", "hush-typed-value"),
+        ("Value of ELEVENLABS_API_KEY: ", "hush-typed-value"),
     ]
     code, shown = on_terminal(world.environ, world.cwd, answers, *words)
     assert code == 0, shown
