@@ -137,7 +137,7 @@ class World:
     ) -> subprocess.Popen[str]:
         # Whoever writes a test knows what it installs; tests of the consent itself use `run`.
         if words[:1] in {("install",), ("i",)} and "-y" not in words:
-            words = (*words, "-y")
+            words = (words[0], "-y", *words[1:])
         return self.run([sys.executable, "-m", "octave", *words], environ, **more)
 
     def run(

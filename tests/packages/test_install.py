@@ -305,7 +305,7 @@ def test_a_server_that_is_not_to_be_started_is_installed_unchecked(world: World)
         (["pypi:story-two"], 4, "ambiguous", "`--bin aa`"),
         (["pypi:story-two", "--bin", "x"], 1, "install_failed", "it has `aa`, `bb`"),
         (["pypi:story-no-script"], 1, "install_failed", "how it is started"),
-        (["https://example.com"], 2, "usage", "npm:PACKAGE"),
+        (["ftp://example.com"], 2, "usage", "npm:PACKAGE"),
         (["--", "--global"], 4, "server_not_found", ""),
         (["x;touch pwn"], 4, "server_not_found", ""),
     ],
