@@ -167,12 +167,11 @@ def test_several_of_one_name_are_listed_and_none_is_installed(
     for owner in ("com.a", "com.b"):
         registry.add(f"{owner}/quokka", package("pypi", "quokka-mcp"))
     configure(world.home, company=registry.url)
-    for verb in ("install", "info"):
+    for verb, step in (("install", "asking `company`\n"), ("info", "")):
         assert world.octave(verb, "quokka").told == (
             4,
             "",
-            "asking `company`\n"
-            "error: `quokka` could be `com.a/quokka` or `com.b/quokka`\n"
+            f"{step}error: `quokka` could be `com.a/quokka` or `com.b/quokka`\n"
             "hint: give the full name, such as `com.a/quokka`\n",
         )
 
