@@ -154,6 +154,7 @@ def test_deprecated_is_noted_and_deleted_is_refused(world: World, registry: Regi
     assert world.octave("install", "com.example/gone").told == (
         4,
         "",
+        "asking `company`\n"
         "error: `com.example/gone` was deleted from the registry `company`: malware\n"
         "hint: octave search gone\n",
     )
@@ -166,11 +167,11 @@ def test_several_of_one_name_are_listed_and_none_is_installed(
     for owner in ("com.a", "com.b"):
         registry.add(f"{owner}/quokka", package("pypi", "quokka-mcp"))
     configure(world.home, company=registry.url)
-    for verb in ("install", "info"):
+    for verb, step in (("install", "asking `company`\n"), ("info", "")):
         assert world.octave(verb, "quokka").told == (
             4,
             "",
-            "error: `quokka` could be `com.a/quokka` or `com.b/quokka`\n"
+            f"{step}error: `quokka` could be `com.a/quokka` or `com.b/quokka`\n"
             "hint: give the full name, such as `com.a/quokka`\n",
         )
 
