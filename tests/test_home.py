@@ -179,7 +179,7 @@ def test_a_private_folder_and_its_parents_are_private_whatever_the_umask(tmp_pat
 def test_a_private_folder_comes_about_though_an_empty_parent_is_removed_meanwhile(
     tmp_path, monkeypatch
 ):
-    make, removed = Path.mkdir, []
+    make, removed = Path.mkdir, list[None]()
 
     def mkdir(folder, *arguments, **more):
         if folder.name == "b" and not removed:
