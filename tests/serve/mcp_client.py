@@ -16,15 +16,19 @@ from octave.gateway.audience import Scope
 from octave.gateway.catalogue import Catalogue
 from octave.gateway.router import Router
 from octave.gateway.session import Session
+from octave.home import Home, Workspace
 from octave.runtime import wire
 from octave.runtime.handshake import CAPABILITIES_KEY, MODERN_VERSION, VERSION_KEY
 from octave.runtime.logs import ServerLog
 from octave.runtime.supervisor import Supervisor
 from octave.serve.claim import bind_port
 from octave.serve.control import Control, Runtime
+from octave.serve.guard import Admission
 from octave.serve.http import serve_http
+from octave.serve.jobs import Jobs
 from octave.serve.mcp_http import Face
 from octave.serve.socket import Wish
+from octave.serve.verbs import Verbs
 
 BOUND_S = 5.0
 TOKEN = "t" * 43
@@ -194,7 +198,8 @@ async def staged(folder: Path, stage: Stage) -> AsyncIterator[httpx.AsyncClient]
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with anyio.create_task_group() as tasks:
         stage.stop = tasks.cancel_scope.cancel
-        await tasks.start(serve_http, listener, control, face, TOKEN, ())
+        jobs = Jobs(Verbs(Workspace.of_home(Home(folder / "home")), {}))
+        await tasks.start(serve_http, listener, control, face, jobs, Admission(TOKEN))
         async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=BOUND_S) as client:
             yield client
         tasks.cancel_scope.cancel()
