@@ -16,12 +16,12 @@ import anyio
 
 from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied, StartFailed
 from octave.packages.launch import LaunchSpec
-from octave.runtime import handshake, process, wire, worker
+from octave.runtime import handshake, process, wire
 from octave.runtime.handshake import Greeting, Opening
 from octave.runtime.incoming import Ears, Incoming
 from octave.runtime.pending import Call, Cancel, Done, Pending, outcome_of
 from octave.runtime.questions import Caller
-from octave.runtime.remote_server import link_of, resolve
+from octave.runtime.remote_server import link_of
 from octave.runtime.wire import Message
 
 PERMANENT_EXIT_CODES = {126, 127}
@@ -57,9 +57,9 @@ class Callbacks:
 class Connection:
     """An open conversation, made by `connect`."""
 
-    def __init__(self, spec: LaunchSpec, resolved: Mapping[str, str], callbacks: Callbacks) -> None:
+    def __init__(self, spec: LaunchSpec, callbacks: Callbacks) -> None:
         ears = process.Callbacks(self._on_stdout, self._on_stderr, self._end)
-        self._process, self._mask = link_of(spec, resolved, ears)
+        self._process, self._mask = link_of(spec, ears)
         self.name = spec.name
         self.greeting = Greeting(b"{}", "", "legacy")
         """What the server said when the conversation was opened."""
@@ -389,9 +389,7 @@ async def connect(
     """
     if spec.problem is not None:
         raise spec.problem
-    # In a thread: other servers' calls do not wait until somebody has unlocked a keyring.
-    resolved = await worker.run(resolve, spec, abandon_on_cancel=True)
-    connection = Connection(spec, resolved, callbacks)
+    connection = Connection(spec, callbacks)
     async with connection._process.running():
         try:
             timeout_s = spec.policy.start_timeout_s if start_timeout_s is None else start_timeout_s

@@ -8,7 +8,7 @@ whatever needs a new conversation: it cannot be reached, its session is gone, it
 import contextlib
 import errno
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Protocol
@@ -243,29 +243,17 @@ class RemoteLink:
             self.callbacks.on_end()
 
 
-def resolve(spec: LaunchSpec) -> dict[str, str]:
-    """Return the environment of a process, the headers of a remote server.
-
-    Blocks, for as long as a keyring asks a person.
+def link_of(spec: LaunchSpec, callbacks: Callbacks) -> tuple[Link, Mask]:
+    """Return what carries the lines of `spec`, not yet running, and what its secrets are.
 
     Raises:
         StartFailed: a reference does not resolve, or a required variable is not set.
     """
-    return spec.environment() if spec.endpoint is None else spec.endpoint.headers()
-
-
-def link_of(
-    spec: LaunchSpec, resolved: Mapping[str, str], callbacks: Callbacks
-) -> tuple[Link, Mask]:
-    """Return what carries the lines of `spec`, not yet running, and what its secrets are.
-
-    `resolved` is what `resolve` returned.
-    """
     if spec.endpoint is None:
-        command = Command(spec.name, spec.argv, spec.cwd, resolved)
+        command = Command(spec.name, spec.argv, spec.cwd, spec.environment())
         mask = Mask(spec.secrets_of(command.environ))
         return Process(command, callbacks, mask), mask
-    headers = dict(resolved)
+    headers = spec.endpoint.headers()
     secrets = [value for name, value in headers.items() if name in spec.endpoint.secret_headers]
     # `Bearer TOKEN`: the token alone is a secret, too.
     mask = Mask([*secrets, *(value.rpartition(" ")[2] for value in secrets)])
