@@ -10,12 +10,18 @@ import os
 import re
 import stat
 import unicodedata
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+try:
+    # Most of the work of an installation; here it takes two thirds of the time.
+    from zlib_ng import zlib_ng as zlib
+except ImportError:
+    import zlib  # type: ignore[no-redef]
+
+_Unsound: type[Exception] = zlib.error  # type: ignore[assignment]
 _BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(_BLOCK_BYTES)
 _CHUNK_BYTES = 256 * 2**10
@@ -107,7 +113,7 @@ def _inflated(file: BinaryIO) -> Iterator[bytes]:
         pending = pending or file.read(_CHUNK_BYTES)
         try:
             plain = inflate.decompress(pending, _CHUNK_BYTES)
-        except zlib.error as error:
+        except _Unsound as error:
             raise BadArchive("is not a sound gzip file") from error
         if plain:
             yield plain
