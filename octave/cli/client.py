@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from octave.cli import render
+from octave.cli.completion import client_ids
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
@@ -36,11 +37,6 @@ client = typer.Typer(
 class _Scope(StrEnum):
     user = "user"
     project = "project"
-
-
-def client_ids(incomplete: str) -> list[str]:
-    """Return the ids of AI tools that begin with `incomplete`."""
-    return [name for name in CLIENTS if name.startswith(incomplete)]
 
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", autocompletion=client_ids)]

@@ -78,6 +78,13 @@ def registry_ids(context: typer.Context, incomplete: str) -> list[str]:
     return _beginning(dict.fromkeys(["official", *known]), incomplete)
 
 
+def client_ids(incomplete: str) -> list[str]:
+    """Return the ids of AI tools that begin with `incomplete`."""
+    from octave.clients.table import CLIENTS
+
+    return [name for name in CLIENTS if name.startswith(incomplete)]
+
+
 def tool_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the tools of the server already typed that begin with `incomplete`."""
     try:

@@ -9,10 +9,8 @@ from typing import Annotated
 
 import typer
 
-from octave.cli import client as clients
 from octave.cli.asking import ask, can_ask
-from octave.cli.client import client_ids
-from octave.cli.completion import registry_names
+from octave.cli.completion import client_ids, registry_names
 from octave.cli.consent import consent_of, dry_run_report
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
@@ -102,8 +100,8 @@ def install(
     if remote or any(map(_is_address, names or [])):
         without = [arg, env, env_file, executable, locked, offline, dry_run, *allowed]
         _check_remote(names or [], without, remote=remote)
-    for one in client or ():
-        clients.tool_of(one)
+    if client:
+        _require_tools(client)
     known = variables.read_file(env_file) if env_file else {}
     answers = Answers(tuple(env or ()), known, ask if can_ask(yes=yes) else None)
     consent = consent_of(terms, yes=yes)
@@ -134,10 +132,20 @@ def install(
     return report(terms, outcomes, took_s, check=check)
 
 
+def _require_tools(ids: Sequence[str]) -> None:
+    # Imported late, here and below: an installation for CI connects nothing.
+    from octave.cli import client as clients
+
+    for one in ids:
+        clients.tool_of(one)
+
+
 def _report_lent(
     terms: Manners, outcomes: Sequence[Outcome], took_s: float, ids: Sequence[str], *, check: bool
 ) -> int:
     """Connect the AI tools of `ids`, and tell of them, too."""
+    from octave.cli import client as clients
+
     lent = clients.lend(ids, terms)
     code = report(terms, outcomes, took_s, check=check, more={"clients": clients.rows(lent)})
     return code or clients.tell_lent(terms, lent)

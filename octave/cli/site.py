@@ -9,7 +9,6 @@ from octave.cli.options import Manners
 from octave.cli.output import json_text, safe, tell
 from octave.cli.reach import reload, swap
 from octave.home import Workspace
-from octave.packages import neighbours
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
 from octave.packages.offered import Offered
@@ -76,6 +75,9 @@ def _looked_at(
     workspace: Workspace, name: str, found: Offered, note: Callable[[str], None]
 ) -> Offered:
     """Return `found`; say what in it looks as if it was meant to mislead a model."""
+    # Imported late: only what is really started is looked at.
+    from octave.packages import neighbours
+
     looks = neighbours.suspicions_of(workspace, name, found)
     for each in looks[:SUSPICIONS]:
         note(f"suspicious: {each.sentence}".replace("\n", "\\n"))

@@ -12,7 +12,8 @@ import typer
 
 from octave.cli import takeover_page as page
 from octave.cli.asking import ask, can_ask
-from octave.cli.client import client_ids, connection_of, terms_of, tool_of
+from octave.cli.client import connection_of, terms_of, tool_of
+from octave.cli.completion import client_ids
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import tell_outcome
 from octave.cli.output import safe, tell, write, write_json

@@ -3,16 +3,19 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from octave.home import Workspace
-from octave.packages import downloads, manifest, manifest_edit, workspaces
+from octave.packages import manifest, manifest_edit, workspaces
 from octave.packages.ecosystems.base import Bench
-from octave.packages.ecosystems.mcpb_manifest import Bundle, Setting
 from octave.packages.entries import Argument, Entry, PackageChoice, Variable
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.names import split_package
 from octave.packages.registry import Lookup
+
+if TYPE_CHECKING:  # most of what is installed is no bundle
+    from octave.packages.ecosystems.mcpb_manifest import Bundle, Setting
 
 
 def known_of(package: str, known: PackageChoice | None, bench: Bench) -> PackageChoice:
@@ -54,6 +57,9 @@ def from_file(text: str, bench: Bench) -> str:
     """
     if not is_file(text):
         return text
+    # Imported late, as in `known_of`.
+    from octave.packages import downloads
+
     path = Path(text)
     sha256 = downloads.keep(path, downloads.bundles(bench.home))
     name = re.sub(r"[^A-Za-z0-9._ -]|^[^A-Za-z0-9]", "_", path.name)
@@ -107,7 +113,7 @@ def bundle_of(entry: Entry) -> PackageChoice | None:
     return next(offered, None)
 
 
-def _variable(setting: Setting, told: Variable | None) -> Variable:
+def _variable(setting: "Setting", told: Variable | None) -> Variable:
     is_secret = setting.secret or (told is not None and told.secret)
     return Variable(
         name=setting.name,
@@ -131,7 +137,7 @@ def _argument(word: str) -> Argument:
     )
 
 
-def _blank(package: str, bundle: Bundle) -> PackageChoice:
+def _blank(package: str, bundle: "Bundle") -> PackageChoice:
     kind, identifier = split_package(f"mcpb:{package}")
     return PackageChoice(
         kind=kind,

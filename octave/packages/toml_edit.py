@@ -7,12 +7,12 @@ own lines are replaced, inserted or cut. Texts in and out are TOML that `tomllib
 
 import tomllib
 from collections.abc import Mapping
-from typing import Any
-
-import tomlkit
-import tomlkit.items
+from typing import TYPE_CHECKING, Any
 
 from octave.packages.toml_text import Statement, scan
+
+if TYPE_CHECKING:
+    import tomlkit.items
 
 Keys = tuple[str, ...]
 
@@ -63,7 +63,10 @@ def value_text(value: object) -> str:
     return _item(value).as_string()
 
 
-def _item(value: object) -> tomlkit.items.Item:
+def _item(value: object) -> "tomlkit.items.Item":
+    # Imported late: reading a manifest to start or install something does not pay for it.
+    import tomlkit
+
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
         for key, item in value.items():
@@ -83,6 +86,8 @@ def _item(value: object) -> tomlkit.items.Item:
 
 def key_text(key: str) -> str:
     """Return `key` as it is written in TOML: bare where it can be."""
+    import tomlkit
+
     return tomlkit.key(key).as_string()
 
 

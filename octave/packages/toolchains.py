@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nodesemver
-
 from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import atomic_write, private_folder
 from octave.packages import store
@@ -159,6 +157,9 @@ def _in_all(version: str, ranges: tuple[str, ...]) -> bool:
 
 
 def _in_range(version: str, text: str) -> bool:
+    # Imported late: Python servers are installed without it.
+    import nodesemver
+
     # What nobody can read excludes nothing; npm says so itself where it minds.
     if nodesemver.valid_range(text, loose=True) is None:
         return True
@@ -206,7 +207,7 @@ def _system_node(bench: "Bench") -> Node | None:
         version, executable, *_ = map(str, _asked(found, bench))
     except (InstallFailed, ValueError):
         return None
-    if nodesemver.valid(version, loose=True) is None:
+    if not re.fullmatch(r"v?\d+\.\d+\.\d+(?:[-+][\w.+-]+)?", version):
         return None
     path = Path(os.path.realpath(executable))
     bench.answers.setdefault((str(path), _ASK_NODE), bench.answers[found, _ASK_NODE])
