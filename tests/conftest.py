@@ -1,11 +1,21 @@
 """Guards for every test: the real home is out of reach, and so is the network beyond loopback."""
 
+import compileall
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile what thousands of children import; they themselves may not write it."""
+    if not hasattr(config, "workerinput"):
+        for folder in ("octave", "tests"):
+            compileall.compile_dir(CHECKOUT / folder, quiet=2, workers=0)
 
 
 @pytest.fixture
