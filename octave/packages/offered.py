@@ -70,10 +70,16 @@ class Offered:
         return self.lists.get("tools", ())
 
     def names(self, kind: str = "tools") -> tuple[str, ...]:
-        """Return the `name` of each item of a list, in the server's order."""
-        return tuple(
-            msgspec.json.decode(item, type=_Named).name for item in self.lists.get(kind, ())
-        )
+        """Return the `name` of each item of a list that has one, in the server's order."""
+        return tuple(filter(None, map(_name_of, self.lists.get(kind, ()))))
+
+
+def _name_of(item: bytes) -> str:
+    try:
+        return msgspec.json.decode(item, type=_Named).name
+    except (ValueError, RecursionError):
+        # Servers list what they like.
+        return ""
 
 
 def save(path: Path, offered: Offered, version: str, digest: str) -> None:

@@ -273,7 +273,7 @@ def test_on_a_full_disk_the_old_file_stays(desk: Desk, tmp_path: Path) -> None:
             ["add", "more", "--no-start", "--", "cat"],
             ["secret", "set", "good", "TOKEN"],
         ):
-            done = desk.octave(*words, "--json", text=b"x")
+            done = desk.octave(words[0], "--json", *words[1:], text=b"x")
             assert (done.code, done.error["code"]) == (1, "storage_failed"), words
             assert "free some space" in done.error["hint"]
             assert text_of(path) == before
@@ -297,7 +297,7 @@ def test_on_a_read_only_disk_all_is_told_and_what_is_there_can_be_read(
             ["secret", "set", "good", "TOKEN"],
             ["secret", "remove", "good", "TOKEN"],
         ):
-            done = desk.octave(*words, "--json", text=b"y")
+            done = desk.octave(words[0], "--json", *words[1:], text=b"y")
             assert (done.code, done.error["code"]) == (1, "storage_failed"), words
             assert "read-only; set OCTAVE_HOME" in done.error["hint"]
         (row,) = desk.octave("secret", "list", "--json").json
@@ -328,8 +328,9 @@ def test_a_home_of_somebody_else_is_left_alone_with_a_hint(
     desk: Desk, path: Path, words: str
 ) -> None:
     before = {each: each.stat().st_mtime_ns for each in desk.root.rglob("*")}
+    verb, *rest = words.split()
     done = subprocess.run(
-        [*SOMEBODY, *READS_ALL, sys.executable, "-m", "octave", *words.split(), "--json"],
+        [*SOMEBODY, *READS_ALL, sys.executable, "-m", "octave", verb, "--json", *rest],
         cwd=desk.cwd,
         env=desk.environ,
         input=b"x",

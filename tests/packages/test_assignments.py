@@ -94,7 +94,7 @@ def test_several_keys_are_read_at_once() -> None:
         ("headers.X=ü", "`headers.X` must be printable ASCII", ""),
         ("tools.dny=x", "unknown key `tools.dny`; did you mean `deny`?", ""),
         ("url=ftp://x", '`url`: "ftp://x" is not an address such as', ""),
-        ("package=foo", '`package`: "foo" is neither "npm:NAME" nor "pypi:NAME"', ""),
+        ("package=foo", '`package`: "foo" is not KIND:NAME, such as "npm:NAME"', ""),
     ],
 )
 def test_what_the_manifest_could_not_hold_is_told_with_what_it_could(

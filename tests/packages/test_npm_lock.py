@@ -80,8 +80,13 @@ def on(platform: tuple[str, str, str], bench: Bench) -> Bench:
     """Return a bench whose node says that it runs on that platform."""
     node = toolchains.node(bench)
     said = json.dumps([node.version, str(node.path), *platform])
-    told = {key: Output(key, 0, said, "") for key in bench.answers}
-    return replace(bench, answers=told)
+    return telling(said, bench)
+
+
+def telling(said: str, bench: Bench) -> Bench:
+    """Return a bench whose node says that of itself, and that has asked nothing else."""
+    asked = [key for key in bench.answers if toolchains._ASK_NODE in key]
+    return replace(bench, answers={key: Output(key, 0, said, "") for key in asked})
 
 
 def offer_native(registry: NpmRegistry, without: str = "", **more: Any) -> None:
@@ -129,7 +134,7 @@ def test_the_lock_is_made_for_one_node_whichever_there_is(registry, bench):
     here = locked(bench, "server")
     node = toolchains.node(bench)
     said = json.dumps(["22.0.0", str(node.path), "linux", "x64", "glibc"])
-    other = replace(bench, answers={key: Output(key, 0, said, "") for key in bench.answers})
+    other = telling(said, bench)
     assert toolchains.node(other).version == "22.0.0"
     assert lockfile.dump(Lock("", {"x": locked(other, "server")})) == lockfile.dump(
         Lock("", {"x": here})
