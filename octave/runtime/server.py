@@ -279,6 +279,16 @@ class Server:
         return [each for generation in self._generations for each in generation.instances]
 
     @property
+    def serving(self) -> list[Instance]:
+        """Those of the version that whoever comes is served by."""
+        return self._now.instances
+
+    @property
+    def is_changing_over(self) -> bool:
+        """Whether another version is about to take over."""
+        return self._changing.locked()
+
+    @property
     def _generations(self) -> list[Generation]:
         return [self._now, *self._others]
 

@@ -81,7 +81,6 @@ class Supervisor:
         self.on_removed: Callable[[str], None] = lambda _: None
         self._log_of = log_of
         self._stopped = set(stopped)
-        self._swapping: set[str] = set()
         self._on_choice = on_choice
         self._clock = clock
         self._awake = Awake(clock.monotonic_s)
@@ -137,7 +136,7 @@ class Supervisor:
             name
             for name, server in self.servers.items()
             if name in new
-            and name not in self._swapping
+            and not server.is_changing_over
             and not is_same_launch(server.spec, new[name])
         ]
         # Shielded: whoever leaves meanwhile must not leave processes that nobody knows of.
@@ -162,7 +161,7 @@ class Supervisor:
                 tasks.start_soon(self.servers.pop(name).close)
             for name, server in self.servers.items():
                 # The environment is resolved by the newest spec, also where nothing else changed.
-                if name not in self._swapping:
+                if not server.is_changing_over:
                     server.spec = new[name]
                 if name in changed:
                     server.replaced()
@@ -172,11 +171,7 @@ class Supervisor:
 
         Meanwhile `reload` leaves that server alone.
         """
-        self._swapping.add(spec.name)
-        try:
-            await self.servers[spec.name].change_over(spec)
-        finally:
-            self._swapping.discard(spec.name)
+        await self.servers[spec.name].change_over(spec)
 
     async def snapshot(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Return `Server.snapshot` of the named servers, all for None, with their memory.
