@@ -318,13 +318,17 @@ class Catalogue:
 
     async def _ask(self, server: Server) -> set[str]:
         """Take what the server offers now; return which lists that changes."""
-        key = (server.spec.version, server.spec.digest)
         now_s = self._clock()
-        # The server is told what is known of it already.
-        self._shelf.of(server)
-        asker = server.asker
-        offered = await asker.exchange.ask()
-        asked_of = process_of(server)
+        while True:
+            key = (server.spec.version, server.spec.digest)
+            # The server is told what is known of it already.
+            self._shelf.of(server)
+            asker = server.asker
+            offered = await asker.exchange.ask()
+            asked_of = process_of(server)
+            if not asker.is_retired:
+                break
+            # What was asked serves nobody any more.
         elsewhere = await self.approving.elsewhere(server, asker)
         before = self._shelf.of(server)
         old = before.listing
