@@ -61,7 +61,8 @@ class Supervisor:
         on_choice: called with all names that a person wants stopped, whenever that changes.
         clock: monotonic and wall clock.
 
-    `on_event`, `on_notification` and `on_learned` (see `Listeners`) may be set before `run`, and
+    `on_event`, `on_notification`, `on_learned` and `on_moved` (see `Listeners`) may be set before
+    `run`, and
     `on_removed`, which takes the name of each server that is there no more.
     """
 
@@ -79,6 +80,7 @@ class Supervisor:
         self.on_notification: Callable[[Speaker, Message], None] = lambda _, __: None
         self.on_learned: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
+        self.on_moved: Callable[[str, object], None] = lambda _, __: None
         self._log_of = log_of
         self._stopped = set(stopped)
         self._on_choice = on_choice
@@ -198,6 +200,7 @@ class Supervisor:
                 lambda event: self.on_event(event),
                 lambda instance, message: self.on_notification(instance, message),
                 lambda name: self.on_learned(name),
+                lambda name, session: self.on_moved(name, session),
             ),
             clock=self._clock,
             availability=lambda: Availability(self._awake),
