@@ -210,7 +210,7 @@ class Server:
         self._others[self._others.index(new)] = before
         self._now = new
         subject.title, old.title = None, "previous"
-        new.take_over(before, self.instance_for)
+        new.take_over(before, self.instance_for, lambda era: self._now.shared(era))
         if new.first.state == "ready":
             facts = {"pid": new.first.pid, "version": spec.version}
             subject.tell("ready", facts, None)
