@@ -9,9 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from octave.gateway.shelf import Shelf
 from octave.packages.offered import Offered
 from octave.runtime.exchange import Exchange
 from octave.runtime.generation import Generation
+from octave.runtime.server import Server
 from tests.gateway.asking import Asker, Peer, peer, until
 from tests.gateway.conversation import Desk, desk
 from tests.gateway.test_lasting import params, subscribe, subscribers
@@ -134,6 +136,25 @@ async def test_lists_that_the_old_process_gave_are_asked_for_again(
         await found.catalogue.refresh("asker")
         assert asked == ["1", "2"]
         assert found.catalogue.approving.is_current(found.supervisor.servers["asker"])
+
+
+async def test_whoever_waits_for_what_is_known_of_a_server_waits_for_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = Asker(tmp_path, "legacy")
+    async with desk(tmp_path, asker.spec) as found:
+        found.supervisor.on_event = lambda _: None
+        save, saved = Shelf.save, list[str]()
+
+        async def overtaken(self: Shelf, server: Server) -> None:
+            saved.append(server.spec.version)
+            if len(saved) == 1:
+                await swap(found, asker)
+            await save(self, server)
+
+        monkeypatch.setattr(Shelf, "save", overtaken)
+        await found.catalogue.know_eras("asker")
+        assert saved == ["1", "2"]
 
 
 async def test_a_session_that_does_nothing_holds_no_version_that_came_and_went(
