@@ -23,6 +23,9 @@ RETURN_S = 3.0
 RETURN_POLL_S = 0.05
 
 _PIECE_BYTES = 2**18
+_METHOD_NOT_FOUND = -32601
+UNKNOWN = {"unknownOperation": True}
+"""The `details` of an error that says that the runtime does not know what it is asked for."""
 OnNotification = Callable[[str, Any], None]
 """Takes the method and the parsed params of a notification."""
 
@@ -225,4 +228,8 @@ def _error_of(message: Mapping[str, Any]) -> OctaveError:
     data = error.get("data") or {}
     if "octave" in data:
         return from_json(data["octave"])
-    return OctaveError(str(error.get("message", "unknown error")))
+    text = str(error.get("message", "unknown error"))
+    if error.get("code") == _METHOD_NOT_FOUND:
+        # The runtime is older than this command.
+        return OctaveError(text, hint="octave shutdown, then octave start", details=UNKNOWN)
+    return OctaveError(text)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from octave.cli.output import safe, tell
 from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning
 from octave.home import Workspace
-from octave.remote import Remote
+from octave.remote import UNKNOWN, Remote
 
 OnNotification = Callable[[str, Any], None]
 
@@ -75,6 +75,11 @@ def swap(workspace: Workspace, name: str) -> None:
             remote.request("octave/swap", {"name": name})
     except RuntimeNotRunning:
         return
+    except OctaveError as error:
+        if error.details != UNKNOWN:
+            raise
+        # It drains the old process before it starts the new one: no call fails.
+        reload(workspace)
 
 
 @contextlib.contextmanager

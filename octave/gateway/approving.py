@@ -82,7 +82,7 @@ class Approving:
         if spec.approvals.mode == "allow" or spec.approvals.tools is None:
             return told
         warns = replace(spec.approvals, mode="warn")
-        for each in server.instances:
+        for each in server.serving:
             if each is asked or each.role.owner is not None or each.state != "ready":
                 continue
             with contextlib.suppress(OctaveError):

@@ -153,6 +153,12 @@ class Audience:
                 line = said.get(method) or wire.notification(method)
                 self._tell_change(method, line, lambda scope: scope.includes(server))
 
+    def moved(self, server: str, session: object) -> None:
+        """Tell the session that every list of the server may be new: another version serves it."""
+        for method in LIST_CHANGES:
+            line = wire.notification(method)
+            self._tell_change(method, line, lambda scope: scope.includes(server), session)
+
     def reloaded(
         self, touched: Mapping[str, Collection[str]], profiles: Mapping[str, Iterable[str]]
     ) -> None:
@@ -196,13 +202,21 @@ class Audience:
                 if listen.scope.single and self._hears(listen, speaker):
                     listen.send(bridge.tagged(message, listen.identifier))
 
-    def _tell_change(self, method: str, line: bytes, is_shown: Callable[[Scope], bool]) -> None:
+    def _tell_change(
+        self,
+        method: str,
+        line: bytes,
+        is_shown: Callable[[Scope], bool],
+        session: object | None = None,
+    ) -> None:
+        """Tell those to whom it is shown; of them but one `session`, where one is given."""
         # A session that overflows leaves while it is told.
         for member in list(self._members):
-            if is_shown(member.scope):
+            if is_shown(member.scope) and session in (None, member.session):
                 member.ear.changed(line)
         for listen in list(self._listens):
-            if method in listen.lists and is_shown(listen.scope):
+            is_asked = method in listen.lists and session in (None, listen.session)
+            if is_asked and is_shown(listen.scope):
                 listen.send(bridge.tagged(wire.decode(line), listen.identifier))
 
     def _tell_update(self, speaker: Speaker, message: wire.Message) -> None:

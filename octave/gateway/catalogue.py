@@ -22,6 +22,7 @@ from octave.gateway.listing import Listing, listing
 from octave.gateway.shelf import Kept, Shelf
 from octave.packages.offered import LISTS, Offered
 from octave.runtime import wire, worker
+from octave.runtime.instance import Instance
 from octave.runtime.server import Server
 from octave.runtime.supervisor import Supervisor
 
@@ -135,9 +136,16 @@ class Catalogue:
             ServerNotFound: no server of that name.
             OctaveError: it cannot be started or asked.
         """
-        look = self._begin(name)
-        await look.listed.wait()
-        return self._found(name, look)
+        while True:
+            look = self._begin(name)
+            await look.listed.wait()
+            if not self._is_overtaken(look):
+                return self._found(name, look)
+
+    def _is_overtaken(self, look: _Look) -> bool:
+        """Whether another version has taken over since, of which nothing is known yet."""
+        is_known = self.get(look.server.name) is not None
+        return look.error is None and not is_known and self._shelf.has(look.server)
 
     def _is_asking(self, name: str) -> bool:
         look = self._looks.get(name)
@@ -154,9 +162,12 @@ class Catalogue:
         if known is not None and server is not None and server.is_awake:
             await server.asker.era_probe.learn()
             return
-        look = self._looks.get(name) or self._begin(name)
-        await look.done.wait()
-        self._found(name, look)
+        while True:
+            look = self._looks.get(name) or self._begin(name)
+            await look.done.wait()
+            if not self._is_overtaken(look):
+                self._found(name, look)
+                return
 
     def _found(self, name: str, look: _Look) -> Offered:
         found = self.get(name)
@@ -318,14 +329,24 @@ class Catalogue:
 
     async def _ask(self, server: Server) -> set[str]:
         """Take what the server offers now; return which lists that changes."""
+        while True:
+            asker = server.asker
+            changed = await self._ask_of(asker, server)
+            if changed is not None:
+                return changed
+            # Another version has taken over meanwhile.
+
+    async def _ask_of(self, asker: Instance, server: Server) -> set[str] | None:
+        """Do as `_ask`, of that process; None: it serves nobody any more, and nothing is taken."""
         key = (server.spec.version, server.spec.digest)
         now_s = self._clock()
         # The server is told what is known of it already.
         self._shelf.of(server)
-        asker = server.asker
         offered = await asker.exchange.ask()
         asked_of = process_of(server)
         elsewhere = await self.approving.elsewhere(server, asker)
+        if self._is_left(asker):
+            return None
         before = self._shelf.of(server)
         old = before.listing
         if old is not None and old.offered == offered:
@@ -336,6 +357,8 @@ class Catalogue:
         # In a thread: thousands of definitions take longer than a call may wait.
         spec = server.spec
         new = await worker.run(listing, server.name, offered, spec.tools, spec.approvals)
+        if self._is_left(asker):
+            return None
         self._shelf.put(server, key, new, now_s)
         self._shelf.of(server).asked_of = asked_of
         self._shelf.settle(server)
@@ -345,6 +368,11 @@ class Catalogue:
             for kind in LISTS
             if offered.lists.get(kind, ()) != (old.offered.lists.get(kind, ()) if old else ())
         }
+
+    @staticmethod
+    def _is_left(asker: Instance) -> bool:
+        # Another one each time it is looked at, which a type checker does not expect.
+        return asker.is_retired
 
     def _warn(self, server: Server, warnings: Sequence[str]) -> None:
         """Write into the log of a server what its last look did not find to be wrong already."""

@@ -53,6 +53,7 @@ class Router:
         """Servers by the URIs that they named in results, the latest last."""
         self._notices: dict[str, dict[str, bytes]] = {}
         catalogue.on_changed = self._changed
+        supervisor.on_moved = self.audience.moved
 
     def heard(self, speaker: Speaker, message: wire.Message) -> None:
         """Take a notification of a server: for the supervisor's `on_notification`."""

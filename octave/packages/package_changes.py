@@ -47,8 +47,8 @@ def republished(before: Pin, after: Pin) -> list[str]:
     A registry that adds files to a version, as wheels for another Python, leaves the others. A
     folder changes under its version, and a source has another hash than its wheels.
     """
-    if before.kind in {"oci", "mcpb"}:
-        # A tag moves; the hash of a bundle is a part of its name.
+    if before.kind in {"oci", "mcpb"} or before.kind != after.kind:
+        # A tag moves; the hash of a bundle is a part of its name. Elsewhere a name is another's.
         return []
     old, new = _hashes(before), _hashes(after)
     return [

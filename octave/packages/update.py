@@ -156,11 +156,8 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         earlier = workspaces.previous(workspace).get(name)
         _write_down(site, before, placed)
         site.bench.progress(f"changing `{name}` over to {after.version}")
-        swap(
-            site,
-            Old(before, record, earlier, partial(bundles.write_name, workspace, before)),
-            after.version,
-        )
+        old = Old(before, record, earlier, partial(bundles.write_name, workspace, before))
+        swap(site, old, after.version)
     return Outcome(
         name,
         "updated",
@@ -216,13 +213,17 @@ def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin
 def _placed(choice: Choice, server: ServerEntry, before: Pin, after: Pin, site: Site) -> Placed:
     wanted = manifest.load(site.workspace.manifest)
     try:
-        return place(after, wanted, server, choice.known, site)
+        placed = place(after, wanted, server, choice.known, site)
     except StartFailed as error:
         raise StartFailed(
             f"`{server.name}` stays at {before.version}: {error.message}",
             hint=error.hint,
             details=error.details,
         ) from error
+    if placed.offered is None:
+        # Nobody has seen its tools: what was approved is what they must be.
+        return replace(placed, pin=replace(placed.pin, tools=before.tools))
+    return placed
 
 
 def _require_as_good(record: Record, placed: Placed) -> None:

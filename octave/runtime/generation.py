@@ -6,8 +6,9 @@ session that can answer, which ends with that session.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.abc
@@ -61,6 +62,8 @@ class Generation:
         self._when_own = when_own
         self._others: dict[_Key, Instance] = {}
         self._leaving: list[Instance] = []
+        self._unstarted: list[Instance] = []
+        """Made before `run` had begun."""
         self._left_s: float | None = None
         """When another version took over, as `anyio.current_time`."""
         self._served_by: Callable[[Visitor], Instance] = self.instance_for
@@ -100,7 +103,9 @@ class Generation:
         found = Instance(self.subject, role, self._availability(), before=before)
         found.interests.level = level
         self._others[key] = found
-        if self._tasks is not None:
+        if self._tasks is None:
+            self._unstarted.append(found)
+        else:
             self._tasks.start_soon(found.run)
         return found
 
@@ -184,16 +189,27 @@ class Generation:
                 with contextlib.suppress(OctaveError):
                     await self._beside(each).start()
 
-    def take_over(self, before: "Generation", served_by: Callable[[Visitor], Instance]) -> None:
+    def take_over(
+        self,
+        before: "Generation",
+        served_by: Callable[[Visitor], Instance],
+        shared: Callable[[Era | None], Instance],
+    ) -> None:
         """Serve from now on whom `before` served; returns at once.
 
-        Its calls in flight end where they are. A session with a process of its own keeps that, up
-        to `REPLACED_DRAIN_S`; then it is `served_by` another, as anybody who comes anew.
+        Its calls in flight end where they are, those that wait go to the `shared` process of their
+        era. A session with a process of its own keeps that, up to `REPLACED_DRAIN_S`; then it is
+        `served_by` another, as anybody who comes anew.
         """
-        self.first.take_over(before.first)
+        # Asked for each time: a process that was left long ago holds on to none of those since.
+        self.first.take_over(before.first, partial(shared, None))
         for each in before._shared_others:
-            self._beside(each).take_over(each)
+            self._beside(each).take_over(each, partial(shared, each.role.era))
         before._leave(served_by)
+
+    def shared(self, era: Era | None) -> Instance:
+        """Return the process that serves everybody in the era; None: the first."""
+        return self._others.get((era, None), self.first)
 
     def kept_for(self, visitor: Visitor) -> Instance | None:
         """Return the process of its own that a session still has in a version that was left."""
@@ -245,6 +261,8 @@ class Generation:
         gone.retire(lambda: self._served_by(visitor))
         if gone.interests and session in self._when_own:
             self._when_own[session](self._served_by(visitor))
+        # It was shown the lists of the process that it has left.
+        self.subject.listeners.moved(self.subject.spec.name, session)
         self._announce()
 
     def _announce(self) -> None:
@@ -255,9 +273,7 @@ class Generation:
         """Stop all for good and end `run`."""
         self._is_closing = True
         self._announce()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.first.close)
-            tasks.start_soon(self._end_others)
+        await _close([self.first, *self._take_others(), *self._leaving])
 
     async def run(self) -> None:
         """Own the processes, until `close` or the last of a version that was left is gone.
@@ -266,18 +282,26 @@ class Generation:
         """
         try:
             async with anyio.create_task_group() as self._tasks:
+                for each in self._unstarted:
+                    self._tasks.start_soon(each.run)
+                self._unstarted.clear()
                 try:
                     await self.first.run()
                     await self._keep_sessions()
                 finally:
                     self._is_closing = True
-                await self._end_others()
+                # Those that are left end by themselves, with their calls.
+                await _close(self._take_others())
         finally:
             self._tasks = None
 
-    async def _end_others(self) -> None:
-        others = [*self._others.values(), *self._leaving]
+    def _take_others(self) -> list[Instance]:
+        others = list(self._others.values())
         self._others.clear()
-        async with anyio.create_task_group() as tasks:
-            for each in others:
-                tasks.start_soon(each.close)
+        return others
+
+
+async def _close(instances: Iterable[Instance]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for each in instances:
+            tasks.start_soon(each.close)

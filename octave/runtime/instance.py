@@ -25,7 +25,7 @@ from octave.runtime.era_probe import EraProbe
 from octave.runtime.exchange import Exchange, Moved
 from octave.runtime.handshake import Era
 from octave.runtime.health import Checkup
-from octave.runtime.interests import ACKNOWLEDGED, Interests
+from octave.runtime.interests import ACKNOWLEDGED, NOTHING, Interests
 from octave.runtime.lifecycle import Action
 from octave.runtime.logs import stamp
 from octave.runtime.openings import Openings
@@ -82,6 +82,7 @@ class Instance:
         # What is wanted outlives a process; those of `before` are its own until it is retired.
         own = Interests(self._live_now, lambda: self.exchange.greeting())
         self.interests: Interests = before.interests if before else own
+        self._told = NOTHING
         self._open: Connection | None = None
         """The conversation, also while it is being ended."""
         self._unsent: list[bytes] = []
@@ -204,11 +205,13 @@ class Instance:
         self._is_outdated = True
         self._apply(lifecycle.Replaced())
 
-    def take_over(self, before: "Instance") -> None:
+    def take_over(self, before: "Instance", successor: Callable[[], "Instance"]) -> None:
         """Be what `before` was, which this one was made for, and which is retired by it."""
         self.interests.live, self.interests.ready = self._live_now, self.exchange.greeting
+        if self._connection is not None:
+            self._told = self.interests.tell(self._connection, self._told)
         self._course.succeed(before._course)
-        before.retire(lambda: self)
+        before.retire(successor)
 
     def retire(self, successor: Callable[[], "Instance"]) -> None:
         """Let it end with its calls in flight; all others go to its successor. Ends `run`."""
@@ -307,7 +310,7 @@ class Instance:
         self._connection = self._open = connection
         self.subject.open.append(connection.greeting.era)
         self.pid = connection.pid or None
-        self.interests.tell(connection)
+        self._told = self.interests.tell(connection)
         for line in self._unsent:
             connection.send(line)
         self._unsent.clear()

@@ -34,6 +34,9 @@ _KINDS = {
     "resources": "resourcesListChanged",
 }
 """The capability whose `listChanged` promises it, and its name in the filter."""
+Told = tuple[bytes | None, frozenset[str]]
+"""The log level that a process was told, as params, and the resources."""
+NOTHING: Told = (None, frozenset())
 
 
 class Interests:
@@ -178,17 +181,21 @@ class Interests:
             return None
         return b'{"level":"%b"}' % self.level.encode()
 
-    def tell(self, connection: Connection) -> None:
-        """Tell a server that has just greeted what is wanted, in front of every call.
+    def tell(self, connection: Connection, told: Told = NOTHING) -> Told:
+        """Tell a server what is wanted by now and was not `told`; return what it knows then.
 
-        A modern one learns it from `keep`.
+        At its greeting, in front of every call, and again when it takes over from another that was
+        told meanwhile. A modern one learns it from `keep`.
         """
-        level = self._level_of(connection)
-        if level is not None:
+        level, (level_before, before) = self._level_of(connection), told
+        if level is not None and level != level_before:
             connection.tell(_SET_LEVEL, level)
+        wanted = frozenset(self._wanted)
         if connection.greeting.era == "legacy":
-            for uri in self._wanted:
-                connection.tell("resources/subscribe", _params(uri))
+            for verb, uris in (("subscribe", wanted - before), ("unsubscribe", before - wanted)):
+                for uri in sorted(uris):
+                    connection.tell(f"resources/{verb}", _params(uri))
+        return level, wanted
 
     async def keep(self, connection: Connection) -> None:
         """Keep a modern server's subscription in line with what is wanted."""

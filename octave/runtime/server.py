@@ -210,7 +210,7 @@ class Server:
         self._others[self._others.index(new)] = before
         self._now = new
         subject.title, old.title = None, "previous"
-        new.take_over(before, self.instance_for)
+        new.take_over(before, self.instance_for, lambda era: self._now.shared(era))
         if new.first.state == "ready":
             facts = {"pid": new.first.pid, "version": spec.version}
             subject.tell("ready", facts, None)
@@ -277,6 +277,16 @@ class Server:
     def instances(self) -> list[Instance]:
         """All its processes, up or not; the first one is the first."""
         return [each for generation in self._generations for each in generation.instances]
+
+    @property
+    def serving(self) -> list[Instance]:
+        """Those of the version that whoever comes is served by."""
+        return self._now.instances
+
+    @property
+    def is_changing_over(self) -> bool:
+        """Whether another version is about to take over."""
+        return self._changing.locked()
 
     @property
     def _generations(self) -> list[Generation]:

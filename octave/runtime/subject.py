@@ -69,6 +69,8 @@ class Listeners:
     notification: Callable[["Speaker", Message], None]
     learned: Callable[[str], None]
     """Takes the name of a server of which a process has learned something: see `learned`."""
+    moved: Callable[[str, object], None] = lambda _, __: None
+    """Takes the name of a server and the session that another version of it serves from now on."""
 
 
 @dataclass(slots=True, eq=False)

@@ -61,7 +61,8 @@ class Supervisor:
         on_choice: called with all names that a person wants stopped, whenever that changes.
         clock: monotonic and wall clock.
 
-    `on_event`, `on_notification` and `on_learned` (see `Listeners`) may be set before `run`, and
+    `on_event`, `on_notification`, `on_learned` and `on_moved` (see `Listeners`) may be set before
+    `run`, and
     `on_removed`, which takes the name of each server that is there no more.
     """
 
@@ -79,9 +80,9 @@ class Supervisor:
         self.on_notification: Callable[[Speaker, Message], None] = lambda _, __: None
         self.on_learned: Callable[[str], None] = lambda _: None
         self.on_removed: Callable[[str], None] = lambda _: None
+        self.on_moved: Callable[[str, object], None] = lambda _, __: None
         self._log_of = log_of
         self._stopped = set(stopped)
-        self._swapping: set[str] = set()
         self._on_choice = on_choice
         self._clock = clock
         self._awake = Awake(clock.monotonic_s)
@@ -137,7 +138,7 @@ class Supervisor:
             name
             for name, server in self.servers.items()
             if name in new
-            and name not in self._swapping
+            and not server.is_changing_over
             and not is_same_launch(server.spec, new[name])
         ]
         # Shielded: whoever leaves meanwhile must not leave processes that nobody knows of.
@@ -162,7 +163,7 @@ class Supervisor:
                 tasks.start_soon(self.servers.pop(name).close)
             for name, server in self.servers.items():
                 # The environment is resolved by the newest spec, also where nothing else changed.
-                if name not in self._swapping:
+                if not server.is_changing_over:
                     server.spec = new[name]
                 if name in changed:
                     server.replaced()
@@ -172,11 +173,7 @@ class Supervisor:
 
         Meanwhile `reload` leaves that server alone.
         """
-        self._swapping.add(spec.name)
-        try:
-            await self.servers[spec.name].change_over(spec)
-        finally:
-            self._swapping.discard(spec.name)
+        await self.servers[spec.name].change_over(spec)
 
     async def snapshot(self, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """Return `Server.snapshot` of the named servers, all for None, with their memory.
@@ -203,6 +200,7 @@ class Supervisor:
                 lambda event: self.on_event(event),
                 lambda instance, message: self.on_notification(instance, message),
                 lambda name: self.on_learned(name),
+                lambda name, session: self.on_moved(name, session),
             ),
             clock=self._clock,
             availability=lambda: Availability(self._awake),

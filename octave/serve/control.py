@@ -118,6 +118,9 @@ class Control:
             ServerNotFound: there is none of that name.
             OctaveError: the new process does not become ready; the old one serves on.
         """
+        if name not in self._supervisor.servers:
+            # The manifest was edited, and nobody told the runtime.
+            await self._reload()
         server = self._router.server(name)
         spec = next((each for each in self._runtime.specs() if each.name == name), server.spec)
         swapped = []

@@ -96,13 +96,14 @@ def test_a_refusal_leaves_everything_as_it_was(changing: Desk) -> None:
     before = kept.read_bytes()
 
     primary, secondary = pty.openpty()
-    child = changing.start("approve", "changing-tools", stdin=secondary, stderr=secondary)
+    child = changing.start("approve", "changing-tools", "--json", stdin=secondary, stderr=secondary)
     os.close(secondary)
     shown = read_until(primary, b"[y/N]")
     os.write(primary, b"n\n")
     code = child.wait(30)
     os.close(primary)
 
+    assert b"add: another definition than was approved" in shown
     assert b"Approve 2 definitions?" in shown
     assert code == 7
     assert kept.read_bytes() == before

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
+from octave.packages import lockfile
+from octave.packages.lockfile import Pin
 from tests.packages.npm_registry import NpmRegistry, package_tarball
 from tests.packages.story import CRASHES, WANTS_KEY, World, plain
 from tests.packages.versions_of import program
+
+
+def locked(world: World, name: str) -> Pin:
+    return lockfile.read(world.home / "octave.lock").pins[name]
 
 
 def prepared(world: World) -> None:
@@ -96,7 +102,7 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
     before = world.state()
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "octave", "update"],
+        [sys.executable, "-m", "octave", "update", "-q"],
         env={key: value for key, value in world.environ.items() if key != "CI"},
         cwd=world.cwd,
         stdin=theirs,
@@ -109,6 +115,7 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
         out, err = child.communicate(timeout=60)
     os.close(ours)
     assert (child.returncode, out) == (0, "kept story-good 1.0\n")
+    assert SHOWN in err
     assert "Update story-good? [y/N]" in err
     assert world.state() == before
 
@@ -187,6 +194,24 @@ def test_a_version_that_asks_for_more_than_the_old_one_is_not_taken(world: World
         "hint: octave install story-key -e KEY, or `octave set`, then try again\n",
     )
     assert world.state() == before
+
+
+def test_what_was_approved_of_a_server_that_cannot_be_started_here_stays_approved(
+    world: World,
+) -> None:
+    world.offer("story-key", WANTS_KEY, "1.0")
+    world.environ["STORY_KEY"] = "k"
+    world.octave("install", "pypi:story-key", "-e", "STORY_KEY")
+    world.octave("set", "story-key", "--unset", "env.STORY_KEY")
+    (folder,) = (world.home / "servers" / "story-key").iterdir()
+    shutil.rmtree(folder)
+    del world.environ["STORY_KEY"]
+    assert world.octave("install", "-q").code == 0
+    approved = locked(world, "story-key").tools
+    world.offer("story-key", WANTS_KEY, "2.0")
+    (result,) = world.octave("update", "-y", "--json").json["results"]
+    assert (result["status"], result["checked"]) == ("updated", False)
+    assert locked(world, "story-key").tools == approved != ()
 
 
 def test_a_version_that_was_withdrawn_gives_way_to_an_older_one_which_is_said(

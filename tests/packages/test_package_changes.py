@@ -27,6 +27,19 @@ def test_files_that_are_added_to_a_version_or_taken_from_it_are_no_other_content
     assert republished(before, pin(srv=("1", ["b"]))) == []
 
 
+def test_a_package_of_the_same_name_elsewhere_is_another_one() -> None:
+    elsewhere = Pin(
+        "srv",
+        "npm:srv@*",
+        "npm",
+        "srv",
+        "1",
+        "",
+        graph=({"path": "node_modules/srv", "version": "1", "integrity": f"sha512-{'A' * 86}=="},),
+    )
+    assert republished(pin(srv=("1", ["a"])), elsewhere) == []
+
+
 def test_a_dependency_that_changed_under_the_same_version_of_the_server_is_told() -> None:
     before, after = pin(srv=("1", ["a"]), dep=("1", ["b"])), pin(srv=("1", ["a"]), new=("1", ["c"]))
     changes = package_changes(before, after)

@@ -118,11 +118,16 @@ async def test_a_reload_meanwhile_leaves_it_alone(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(swap, run, versioned(spec, "2"))
             await run.until(lambda: run.kinds("slow-start").count("starting") == 2)
-            touched = await run.supervisor.reload([versioned(spec, "2")])
+            tasks.start_soon(swap, run, versioned(spec, "3"))
+            touched = await run.supervisor.reload([versioned(spec, "3")])
             assert touched["changed"] == []
             assert await call(server, "pid") == old
+            assert server.serving == [server.asker] != server.instances
+            await run.until(lambda: run.kinds("slow-start").count("starting") == 3)
+            touched = await run.supervisor.reload([versioned(spec, "3")])
+            assert touched["changed"] == []
         assert await call(server, "pid") != old
-        assert run.happened("slow-start", "start") == 2
+        assert run.happened("slow-start", "start") == 3
 
 
 async def test_who_gives_up_meanwhile_leaves_no_process(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
+from octave.cli.reach import swap
 from octave.errors import (
     Ambiguous,
     CallTimedOut,
@@ -22,6 +24,7 @@ from octave.errors import (
 )
 from octave.home import Workspace
 from octave.remote import Remote
+from octave.serve import methods
 from tests.serve.running import BOUND_S, ask, home_workspace, manifest_text, request, running
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +81,28 @@ async def test_tools_are_what_the_server_wrote_to_the_byte(workspace: Workspace)
     )
     assert b'"x-n":[1.10,1E2,1e400,-0]' in raw
     assert {"odd__echo", "odd__fail"} <= {tool["qualifiedName"] for tool in json.loads(raw)}
+
+
+async def test_a_server_that_the_manifest_has_gained_is_there_as_soon_as_it_is_swapped(
+    workspace: Workspace,
+) -> None:
+    text = workspace.manifest.read_text(encoding="utf-8")
+    table = f"[servers.late]\ncommand = {json.dumps([sys.executable, str(ODD), 'late'])}\n"
+    workspace.manifest.write_text(f"{text}{table}", encoding="utf-8")
+    assert (await request(workspace, "octave/swap", name="late"))["status"] == "idle"
+    with pytest.raises(ServerNotFound):
+        await request(workspace, "octave/swap", name="latest")
+
+
+async def test_a_runtime_that_cannot_swap_yet_reloads(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {name: work for name, work in methods.METHODS.items() if name != "octave/swap"}
+    monkeypatch.setattr(methods, "METHODS", known)
+    text = workspace.manifest.read_text(encoding="utf-8")
+    workspace.manifest.write_text(text.replace("[servers.odd]", "[servers.odder]"), "utf-8")
+    await anyio.to_thread.run_sync(swap, workspace, "odder")
+    assert "odder" in await states(workspace)
 
 
 async def test_progress_arrives_before_the_result(workspace: Workspace) -> None:
