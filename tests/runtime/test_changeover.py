@@ -79,6 +79,8 @@ async def test_callers_without_a_pause_see_neither_an_error_nor_a_gap(tmp_path: 
                 tasks.start_soon(ask)
             for number in range(5):
                 await swap(run, versioned(spec, str(number)))
+                # Each version serves at least once, however slow the machine is.
+                await run.until(lambda: str(server.pid) in pids)
             is_over.set()
         assert len(pids) >= 5
         assert server.snapshot["errors"] == 0
