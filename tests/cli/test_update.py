@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from octave.home import Home
+from octave.packages import store
 from tests.packages.npm_registry import NpmRegistry, package_tarball
 from tests.packages.story import CRASHES, WANTS_KEY, World, plain
 from tests.packages.versions_of import program
@@ -91,7 +93,10 @@ def test_a_dry_run_shows_the_difference_and_keeps_nothing(world: World) -> None:
     assert result["toolChanges"]["removed"] == ["old"]
 
 
-def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
+@pytest.mark.parametrize("answer", ["n", "y, but it was removed meanwhile"])
+def test_while_a_person_is_asked_nobody_waits_and_no_keeps_the_old_version(
+    world: World, answer: str
+) -> None:
     prepared(world)
     before = world.state()
     ours, theirs = pty.openpty()
@@ -105,11 +110,21 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
         text=True,
     ) as child:
         os.close(theirs)
-        os.write(ours, b"n\n")
-        out, err = child.communicate(timeout=60)
+        assert child.stderr is not None
+        shown = ""
+        while not shown.endswith("Update story-good? [y/N]: "):
+            piece = child.stderr.read(1)
+            assert piece, shown
+            shown += piece
+        home = Home(world.home)
+        with store.locked(home, "story-good", wait_s=0.0):
+            if answer != "n":
+                (new,) = (f for f in store.folders(home, "story-good") if f.startswith("2.0-"))
+                store.remove(home, "story-good", new)
+        os.write(ours, f"{answer[0]}\n".encode())
+        out, _ = child.communicate(timeout=60)
     os.close(ours)
-    assert (child.returncode, out) == (0, "kept story-good 1.0\n")
-    assert "Update story-good? [y/N]" in err
+    assert (child.returncode, out) == ((0, "kept story-good 1.0\n") if answer == "n" else (1, ""))
     assert world.state() == before
 
 
