@@ -44,9 +44,9 @@ class Folder:
 
     def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
         """Return what the folder holds now, with its whole graph."""
-        folder = _existing(wanted.package, bench)
+        folder, packer = _existing(wanted.package, bench)
         bench.progress(f"packing {wanted.package}")
-        return _packer_of(folder).resolve(folder, wanted, staging, bench)
+        return packer.resolve(folder, wanted, staging, bench)
 
     def check(self, pin: Pin, bench: Bench) -> None:
         """Refuse rows that do not hold together."""
@@ -56,7 +56,12 @@ class Folder:
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target` as the locked graph says."""
         inner = as_packed(pin)
-        _PACKERS[inner.kind].install(_place(pin.package, bench), inner, target, bench)
+        try:
+            _PACKERS[inner.kind].install(_place(pin.package, bench), inner, target, bench)
+        except InstallFailed:
+            # That the folder is gone says more than what could not be done with it.
+            _existing(pin.package, bench)
+            raise
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Raise, since what is packed here names its entry when it is packed."""
@@ -82,22 +87,28 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     Raises:
         UsageError, InstallFailed: there is no package in it.
     """
-    folder = _existing(wanted.package, bench)
-    return _packer_of(folder).newest(folder, staging, bench)
+    folder, packer = _existing(wanted.package, bench)
+    return packer.newest(folder, staging, bench)
 
 
 def _place(package: str, bench: Bench) -> Path:
     return Path(os.path.normpath(bench.base / package))
 
 
-def _existing(package: str, bench: Bench) -> Path:
+def _existing(package: str, bench: Bench) -> tuple[Path, Packer]:
     folder = _place(package, bench)
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return folder, _packer_of(folder)
+    except OSError as error:
         raise InstallFailed(
-            f"the folder `{folder}` is not there",
-            hint="put it back, or `octave uninstall` the server that comes from it",
-        )
-    return folder
+            f"the folder `{folder}` cannot be read: {error.strerror}",
+            hint="check who owns it and who may read it",
+        ) from error
+    raise InstallFailed(
+        f"the folder `{folder}` is not there",
+        hint="put it back, or `octave uninstall` the server that comes from it",
+    )
 
 
 def _packer_of(folder: Path) -> Packer:

@@ -239,9 +239,16 @@ def keep(folder: Path, content: bytes) -> None:
 
 
 def is_kept(folder: Path, integrity: str) -> bool:
-    """Whether the cache `folder` has something under that hash; whether it holds is seen at use."""
-    digest = base64.b64decode(integrity.removeprefix("sha512-"))
-    return _place(folder, digest).exists()
+    """Whether the cache `folder` has what that hash holds for; what is damaged is dropped."""
+    path = _place(folder, base64.b64decode(integrity.removeprefix("sha512-")))
+    try:
+        with path.open("rb") as file:
+            is_whole = _sha512(file) == integrity
+    except FileNotFoundError:
+        return False
+    if not is_whole:
+        path.unlink(missing_ok=True)
+    return is_whole
 
 
 def _place(folder: Path, digest: bytes) -> Path:
