@@ -254,7 +254,8 @@ class _Download:
         file.seek(0)
         file.truncate()
         digest, left_bytes = hashlib.sha256(), self._limits.file_bytes
-        for chunk in response.iter_raw(_CHUNK_BYTES):
+        # As it comes: what drips would never fill a larger piece.
+        for chunk in response.iter_raw():
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise self._trouble(f"gives more than {self._limits.file_bytes} bytes")

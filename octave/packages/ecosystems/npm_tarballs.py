@@ -35,7 +35,6 @@ _DOWNLOAD_TIMEOUT_S = 600.0
 """Longest time for one tarball: a mirror that lets bytes drip must not hold the work for hours."""
 _TARBALL_BYTES = 2 * 2**30
 """Far above any package; keeps a broken mirror from filling the disk."""
-_CHUNK_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,8 @@ class Tarballs:
             if response.status_code != 200:
                 raise NeedsNpm(f"the registry answered {response.status_code}")
             left_bytes = _TARBALL_BYTES
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # As it comes: what drips would never fill a larger piece.
+            for chunk in response.iter_raw():
                 left_bytes -= len(chunk)
                 if left_bytes < 0:
                     raise InstallFailed(f"{tarball} is larger than {_TARBALL_BYTES} bytes")
