@@ -97,7 +97,8 @@ def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
     The folder is named after the packages alone: the same ones may be started in another way.
     """
     command = record.command
-    if not command[-1].endswith(f"/{pin.entry}"):
+    # How a bundle is started it says itself, and the folder is named after its hash.
+    if pin.kind != "mcpb" and not command[-1].endswith(f"/{pin.entry}"):
         argv = ECOSYSTEMS[pin.kind].argv(pin, folder, site.bench)
         command = store.portable(argv, folder, site.workspace.home)
     said = record_of(pin, command)
