@@ -171,11 +171,8 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         earlier = workspaces.previous(workspace).get(name)
         _write_down(site, before, placed)
         site.bench.progress(f"changing `{name}` over to {after.version}")
-        swap(
-            site,
-            Old(before, record, earlier, partial(bundles.write_name, workspace, before)),
-            after.version,
-        )
+        old = Old(before, record, earlier, partial(bundles.write_name, workspace, before))
+        swap(site, old, after.version)
     return Outcome(
         name,
         "updated",
