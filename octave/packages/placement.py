@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octave.errors import IntegrityFailed, StartFailed
-from octave.home import Workspace
+from octave.home import Workspace, private_folder
 from octave.packages import containers, definitions, kept, lockfile, store, trial, workspaces
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
@@ -180,6 +180,7 @@ def _try(
     if not site.start:
         return replace(record, unchecked_reason="not started, as asked"), None
     try:
+        private_folder(site.workspace.data(record.name))
         spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
     except StartFailed as error:
         return trial.unchecked(record, error), None

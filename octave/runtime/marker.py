@@ -23,7 +23,6 @@ import anyio
 import psutil
 
 from octave.background import PROCESS_MARK, RUN_MARK
-from octave.errors import UNWRITABLE
 from octave.home import atomic_write
 from octave.packages.launch import LaunchSpec
 from octave.runtime import guardian, worker
@@ -118,8 +117,8 @@ class Run:
         try:
             sweep(self._folder)
             self._write_record()
-        except OSError as error:
-            if self._must_record or error.errno not in UNWRITABLE:
+        except OSError:
+            if self._must_record:
                 raise
 
     def _write_record(self) -> None:
