@@ -44,9 +44,9 @@ class Folder:
 
     def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
         """Return what the folder holds now, with its whole graph."""
-        folder, packer = _existing(wanted.package, bench)
+        folder = _existing(wanted.package, bench)
         bench.progress(f"packing {wanted.package}")
-        return packer.resolve(folder, wanted, staging, bench)
+        return _packer_of(folder).resolve(folder, wanted, staging, bench)
 
     def check(self, pin: Pin, bench: Bench) -> None:
         """Refuse rows that do not hold together."""
@@ -87,19 +87,21 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     Raises:
         UsageError, InstallFailed: there is no package in it.
     """
-    folder, packer = _existing(wanted.package, bench)
-    return packer.newest(folder, staging, bench)
+    folder = _existing(wanted.package, bench)
+    return _packer_of(folder).newest(folder, staging, bench)
 
 
 def _place(package: str, bench: Bench) -> Path:
     return Path(os.path.normpath(bench.base / package))
 
 
-def _existing(package: str, bench: Bench) -> tuple[Path, Packer]:
+def _existing(package: str, bench: Bench) -> Path:
     folder = _place(package, bench)
     try:
         if folder.is_dir():
-            return folder, _packer_of(folder)
+            # What may not be searched tells of no file in it.
+            (folder / "package.json").exists()
+            return folder
     except OSError as error:
         raise InstallFailed(
             f"the folder `{folder}` cannot be read: {error.strerror}",
