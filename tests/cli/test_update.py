@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from octave.home import Home
-from octave.packages import store
 from tests.packages.npm_registry import NpmRegistry, package_tarball
 from tests.packages.story import CRASHES, WANTS_KEY, World, plain
 from tests.packages.versions_of import program
@@ -303,35 +301,3 @@ def test_what_an_npm_update_brings_along_is_told_and_what_cannot_run_is_refused(
     done = world.octave("update", "-y", "--json")
     assert (done.code, done.error["code"]) == (8, "registry_unreachable")
     assert world.lockfile == before
-
-
-def test_while_a_person_is_asked_nobody_waits_and_what_was_asked_must_still_be_there(
-    world: World,
-) -> None:
-    prepared(world)
-    before, home = world.state(), Home(world.home)
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "octave", "update"],
-        env={key: value for key, value in world.environ.items() if key != "CI"},
-        cwd=world.cwd,
-        stdin=theirs,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as child:
-        os.close(theirs)
-        assert child.stderr is not None
-        shown = ""
-        while not shown.endswith("Update story-good? [y/N]: "):
-            piece = child.stderr.read(1)
-            assert piece, shown
-            shown += piece
-        with store.locked(home, "story-good", wait_s=0.0):
-            (new,) = (f for f in store.folders(home, "story-good") if f.startswith("2.0-"))
-            store.remove(home, "story-good", new)
-        os.write(ours, b"y\n")
-        assert "was changed by somebody else meanwhile" in child.stderr.read()
-        assert child.wait(60) == 1
-    os.close(ours)
-    assert world.state() == before
