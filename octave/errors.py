@@ -319,6 +319,12 @@ _STORAGE_HINTS = {
 }
 
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""There is no room for more; what is there can be removed."""
+UNWRITABLE = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
+"""Nothing can be written; what is there can be read."""
+
+
 def storage_hint(error: BaseException) -> str | None:
     """Return what to do about a file or folder that cannot be used; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None
@@ -332,6 +338,18 @@ def from_os_error(error: OSError) -> OctaveError | None:
         return None
     where = f" `{error.filename}`" if error.filename else ""
     return StorageFailed(f"cannot write{where}: {error.strerror}", hint=hint)
+
+
+@contextlib.contextmanager
+def storage_told() -> Iterator[None]:
+    """Raise what is wrong with a file or folder as the error of Octave that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        told = from_os_error(error)
+        if told is None:
+            raise
+        raise told from error
 
 
 @contextlib.contextmanager

@@ -122,11 +122,15 @@ def temporary(target: Path, mode: int) -> tuple[int, Path]:
         os.close(descriptor)
 
 
+class NotPrivate(PermissionError):
+    """A folder is another user's, or others can change what is in it."""
+
+
 def private_folder(path: Path) -> Path:
     """Create `path` and its missing parents with mode 0700, whatever the umask, and return it.
 
     Raises:
-        PermissionError: it exists and belongs to another user, or others can write to it.
+        NotPrivate: it exists and belongs to another user, or others can write to it.
         NotADirectoryError: it is a file, or a link to nothing such as an unmounted disk.
     """
     problem = None
@@ -142,9 +146,9 @@ def private_folder(path: Path) -> Path:
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(path))
     if status.st_uid != os.getuid():
-        raise PermissionError(errno.EACCES, "belongs to another user", str(path))
+        raise NotPrivate(errno.EACCES, "belongs to another user", str(path))
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise PermissionError(errno.EACCES, "can be written by other users", str(path))
+        raise NotPrivate(errno.EACCES, "can be written by other users", str(path))
     return path
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from octave.cli import render
 from octave.cli.options import Manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
-from octave.errors import OctaveError, StartFailed
+from octave.errors import OctaveError, StartFailed, storage_told
 from octave.packages.install import Outcome
 
 _NEW = frozenset({"installed", "added"})
@@ -15,7 +15,8 @@ _NEW = frozenset({"installed", "added"})
 def each(name: str, act: Callable[[str], Outcome]) -> Outcome:
     """Do `act` to the server `name`; what goes wrong is its outcome, and the others' go on."""
     try:
-        return act(name)
+        with storage_told():
+            return act(name)
     except OctaveError as error:
         return Outcome(name, "failed", error=error)
 

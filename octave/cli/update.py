@@ -53,6 +53,7 @@ def update(
         agrees=lambda change: _agrees(terms, change, yes=yes, dry_run=dry_run),
         begins=lambda before, after: _begins(before, after, yes=yes or dry_run),
         only_tells=check,
+        asks=not (yes or dry_run),
     )
     with open_site(terms, min_age=min_release_age) as site:
         outcomes = [each(name, lambda name: story.update(name, site, order)) for name in chosen]

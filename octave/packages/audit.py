@@ -4,12 +4,11 @@ Reads files, starts nothing and works offline. A version whose files were change
 """
 
 import contextlib
-import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from octave.errors import OctaveError
+from octave.errors import UNWRITABLE, OctaveError
 from octave.home import Workspace
 from octave.packages import audit_files, lockfile, manifest, offered, store, suspicious
 from octave.packages.definitions import findings, pins_of
@@ -22,7 +21,6 @@ from octave.packages.registry import Registry, bundled_folder
 from octave.packages.resolve import difference
 
 Kind = Literal["files", "lock", "definitions", "deprecated", "scripts", "suspicious"]
-_UNWRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _NAMED = 3
 """So many tools or files stand for all; the rest is counted."""
 
@@ -90,7 +88,7 @@ def _on_disk(workspace: Workspace, pin: Pin, notes: list[str]) -> Iterator[Findi
         try:
             held.enter_context(store.locked(home, pin.name))
         except OSError as error:
-            if error.errno not in _UNWRITABLE:
+            if error.errno not in UNWRITABLE:
                 raise
         try:
             store.require(home, pin.name, pin.folder)

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from octave import __version__
 from octave.errors import InstallFailed, IntegrityFailed, PackageNotFound, RegistryUnreachable
 from octave.home import Home, private_folder, sweep, temporary
+from octave.packages import interrupts
 from octave.packages.registry_http import is_private_way
 
 if TYPE_CHECKING:
@@ -253,10 +254,12 @@ class _Download:
         file.seek(0)
         file.truncate()
         digest, left_bytes = hashlib.sha256(), self._limits.file_bytes
-        for chunk in response.iter_raw(_CHUNK_BYTES):
+        # As it comes: what drips would never fill a larger piece.
+        for chunk in response.iter_raw():
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise self._trouble(f"gives more than {self._limits.file_bytes} bytes")
+            interrupts.look()
             if time.monotonic() > self._deadline:
                 raise self._trouble(f"took longer than {self._limits.total_s:.0f} s")
             digest.update(chunk)

@@ -1,9 +1,7 @@
 """Which servers have newer versions than the locked ones: asked of their registries, no more."""
 
-import sysconfig
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from octave.packages.names import split_package
 from octave.packages.newest import newest_of
 from octave.packages.placement import Site
 from octave.packages.resolve import of_manifest
+from octave.packages.together import all_of
 from octave.packages.versions import is_newer
 
 AT_ONCE = 4
@@ -62,11 +61,10 @@ def look(names: Sequence[str], site: Site) -> list[Standing]:
     servers = [manifest_change.find_server(wanted, name) for name in dict.fromkeys(names)]
     workspaces.require_trust(workspace, wanted)
     pins = lockfile.read(workspace.lockfile).pins
-    # Python 3.11 fills it when it is first asked, and tells another thread half of it meanwhile.
-    sysconfig.get_config_vars()
     packaged = [s for s in servers or wanted.servers.values() if s.package is not None]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda server: _look(server, pins.get(server.name), site), packaged))
+    return all_of(
+        packaged, lambda server, _: _look(server, pins.get(server.name), site), hands=AT_ONCE
+    )
 
 
 def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:

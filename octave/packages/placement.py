@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octave.errors import IntegrityFailed, StartFailed
-from octave.home import Workspace
-from octave.packages import containers, definitions, kept, lockfile, store, trial
+from octave.home import Workspace, private_folder
+from octave.packages import containers, definitions, kept, lockfile, store, trial, workspaces
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench
 from octave.packages.graph_rows import marked
@@ -97,7 +97,8 @@ def brought_up_to(pin: Pin, record: Record, folder: Path, site: Site) -> Record:
     The folder is named after the packages alone: the same ones may be started in another way.
     """
     command = record.command
-    if not command[-1].endswith(f"/{pin.entry}"):
+    # How a bundle is started it says itself, and the folder is named after its hash.
+    if pin.kind != "mcpb" and not command[-1].endswith(f"/{pin.entry}"):
         argv = ECOSYSTEMS[pin.kind].argv(pin, folder, site.bench)
         command = store.portable(argv, folder, site.workspace.home)
     said = record_of(pin, command)
@@ -179,6 +180,7 @@ def _try(
     if not site.start:
         return replace(record, unchecked_reason="not started, as asked"), None
     try:
+        private_folder(site.workspace.data(record.name))
         spec = spec_of_record(site.workspace, wanted, server, record, folder, site.bench.environ)
     except StartFailed as error:
         return trial.unchecked(record, error), None
@@ -224,29 +226,34 @@ def _with_tools(pin: Pin, offer: Offered | None) -> Pin:
 def undone_on_error(name: str, site: Site) -> Iterator[None]:
     """Take away what an attempt that failed has installed: the version, and its first data.
 
-    The caller holds the lock of `name`: what was not there before is this attempt's. What the
-    lockfile names stays, however late the attempt was cut off.
+    The caller holds the lock of `name`: what was not there before is this attempt's. What a
+    lockfile names stays, however late the attempt was cut off, and so does the data of a server
+    that is locked: a runtime may have started it meanwhile.
     """
     home, data = site.workspace.home, site.workspace.data(name)
     before, had_data = store.folders(home, name), data.exists()
     try:
         yield
     except BaseException:
-        named = _named(site, name)
+        own = _named(site.workspace.lockfile, name)
+        named = {own, *(_named(path, name) for path in workspaces.known_lockfiles(home))}
         for folder in store.folders(home, name):
-            if folder not in before and folder != named:
+            if folder not in before and folder not in named:
                 store.remove(home, name, folder)
         if not had_data:
-            shutil.rmtree(data, ignore_errors=True)
+            if own is None:
+                shutil.rmtree(data, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                data.rmdir()
             with contextlib.suppress(OSError):
                 data.parent.rmdir()
                 site.workspace.state.rmdir()
         raise
 
 
-def _named(site: Site, name: str) -> str | None:
+def _named(path: Path, name: str) -> str | None:
     try:
-        pin = lockfile.read(site.workspace.lockfile).pins.get(name)
+        pin = lockfile.read(path).pins.get(name)
     except IntegrityFailed:
         # It is not of our making, and what went wrong first is told.
         return None

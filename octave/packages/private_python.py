@@ -49,7 +49,7 @@ def download(bench: "Bench", wanted: str) -> None:
         Locked: another process is at it and does not end.
     """
     bench.home.prepare()
-    with store.locked(bench.home, _LOCK, bench.progress):
+    with store.locked(bench.home, _LOCK, bench.progress, busy="downloading a Python"):
         output = bench.ask((*_WORDS, wanted), lambda: _install(bench, wanted))
     if output.exit_code:
         raise InstallFailed(uv.last_cause(output.stderr))

@@ -55,7 +55,8 @@ def folder_of(text: str, here: Path) -> Path | None:
     if bundles.is_file(text):
         return None
     place = Path(os.path.realpath(here / text))
-    if not place.is_dir():
+    # Unlike Path.is_dir, what may not be searched is none.
+    if not os.path.isdir(place):  # noqa: PTH112
         raise UsageError(f"`{text}` is no folder", hint="name a folder with a package in it")
     return place
 

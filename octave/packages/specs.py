@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from octave.errors import OctaveError, StartFailed, from_os_error
-from octave.home import Workspace, private_folder
+from octave.errors import UNWRITABLE, OctaveError, StartFailed, from_os_error
+from octave.home import NotPrivate, Workspace, private_folder
 from octave.packages import approvals, manifest, node_flags, store, variables, workspaces
 from octave.packages.launch import Endpoint, LaunchSpec, Policy, ToolFilter
 from octave.packages.launch_place import Place
@@ -335,7 +335,18 @@ def _cwd(workspace: Workspace, server: ServerEntry) -> Path:
     if server.cwd is not None:
         folder = os.path.expanduser(server.cwd)  # noqa: PTH111 - an unknown ~user stays as it is
         return workspace.manifest.parent / folder
-    return private_folder(workspace.data(server.name))
+    return _data(workspace, server.name) or workspace.manifest.parent
+
+
+def _data(workspace: Workspace, name: str) -> Path | None:
+    """Return the server's data folder, made; None in a checkout that a CI mounts read-only."""
+    try:
+        return private_folder(workspace.data(name))
+    except OSError as error:
+        is_mounted_so = error.errno in UNWRITABLE and not isinstance(error, NotPrivate)
+        if workspace.is_home or not is_mounted_so:
+            raise
+    return None
 
 
 def _environment(
@@ -346,7 +357,7 @@ def _environment(
     defaults: Mapping[str, str],
 ) -> Callable[[], dict[str, str]]:
     def environment() -> dict[str, str]:
-        private_folder(workspace.data(server.name))
+        _data(workspace, server.name)
         resolver = _Resolver(workspace, environ)
         found = dict(defaults)
         found |= {

@@ -11,12 +11,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock, Timeout
 
-from octave.errors import Locked, StartFailed
+from octave.errors import DISK_FULL, Locked, StartFailed
 from octave.home import Home, atomic_write, private_folder
 from octave.packages import interrupts, lock_holder, state_file
 
@@ -65,17 +66,35 @@ def locked(
     *,
     busy: str = "",
     wait_s: float = LOCK_WAIT_S,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
     """Hold the lock of server `name`; wait for another process that installs it.
 
     `busy` says what else a holder is about, where the lock is of something else than a server.
+    Yields what gives it up for a while: whatever it guards may be another's by the end of that.
 
     Raises:
         Locked: it was not free within `wait_s`.
     """
     private_folder(home.locks)
     lock = FileLock(home.locks / f"{name}.lock", mode=0o600)
-    busy = busy or f"installing `{name}`"
+    take = partial(_take, lock, waiting, busy or f"installing `{name}`", wait_s)
+
+    @contextlib.contextmanager
+    def given_up() -> Iterator[None]:
+        lock.release()
+        try:
+            yield
+        finally:
+            take()
+
+    take()
+    try:
+        yield given_up
+    finally:
+        lock.release()
+
+
+def _take(lock: FileLock, waiting: Callable[[str], None], busy: str, wait_s: float) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -88,10 +107,6 @@ def locked(
                 f"another process{_by(lock)} has been {busy} for {wait_s / 60:.0f} minutes",
                 hint="end that process, then try again",
             ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _by(lock: FileLock) -> str:
@@ -262,7 +277,14 @@ def remove(home: Home, name: str, folder: str) -> None:
     """Remove an installed version: it is gone at once, its bytes a moment later."""
     shutil.rmtree(compile_cache(home, name, folder), ignore_errors=True)
     source = home.servers / name / folder
-    grave = private_folder(home.staging / name) / f"gone-{secrets.token_hex(4)}"
+    try:
+        grave = private_folder(home.staging / name) / f"gone-{secrets.token_hex(4)}"
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        # No room for a folder: without its record it is gone as well.
+        (source / RECORD).unlink(missing_ok=True)
+        grave = source
     with contextlib.suppress(FileNotFoundError):
         source.rename(grave)
     discard(grave)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from octave.errors import InstallFailed, IntegrityFailed, OctaveError
+from octave.errors import InstallFailed, IntegrityFailed, OctaveError, storage_told
 from octave.packages import ledger, lock_conflict, lockfile, manifest, store, workspaces
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.install import Outcome, keep_offered, outcome_of, resolved, write_down
@@ -67,7 +67,10 @@ def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
     try:
         before = pin if answers(pin, server) else None
         if pin is None or before is None or not _holds(before, site):
-            with store.locked(site.workspace.home, server.name, site.bench.progress):
+            with (
+                storage_told(),
+                store.locked(site.workspace.home, server.name, site.bench.progress),
+            ):
                 pin = resolved(of_manifest(server, site.registry), server, site)
                 if before is not None:
                     # What was approved stays so: rows that were lost are no reason to ask less.
@@ -119,6 +122,7 @@ def _install_wanted(
     write = keep_offered if locked else write_down
     try:
         with (
+            storage_told(),
             store.locked(site.workspace.home, server.name, site.bench.progress),
             undone_on_error(server.name, site),
         ):

@@ -4,9 +4,12 @@ The calling thread stays where everything happens that concerns a person, one se
 that all share: the others leave it to the `Desk`. So a server that is started gets Ctrl-C as ever.
 """
 
+import contextlib
 import os
 import queue
+import sysconfig
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -21,7 +24,7 @@ Result = TypeVar("Result")
 HANDS = min(4, (os.cpu_count() or 1) + 1)
 """One more than there are cores: one of them mostly waits for the network."""
 _END_S = 10.0
-"""Longest wait, each, for threads that were told to end: they kill what they started, and take
+"""Longest wait for threads that were told to end: they kill what they started, and take
 away what they made."""
 
 
@@ -52,7 +55,12 @@ class Desk:
 
     def serve(self) -> None:
         """Wait for the next thing to do, and do it; only in the thread of the desk."""
-        self._asked.get()()
+        while True:
+            interrupts.look()
+            with contextlib.suppress(queue.Empty):
+                act = self._asked.get(timeout=interrupts.patience_s(None))
+                break
+        act()
 
 
 def _answer(answer: "Future[Result]", act: Callable[[], Result]) -> None:
@@ -94,8 +102,12 @@ def all_of(
     jobs: Sequence[Job],
     work: Callable[[Job, Desk], Result],
     ended: Callable[[Result], None] = lambda _: None,
+    *,
+    hands: int = HANDS,
 ) -> list[Result]:
     """Return what `work` returns for each of `jobs`, in their order; blocks.
+
+    So many threads as `hands` do it; one of them may do the same again for a part of its work.
 
     `ended` gets the results one by one, in that order too, as soon as nothing before is open.
     The first exception ends the others' work, and is raised when nothing of it goes on.
@@ -105,8 +117,10 @@ def all_of(
         return [_told(work(jobs[0], shared.desk), ended)]
     threads = [
         threading.Thread(target=shared.do_all, name="together", daemon=True)
-        for _ in range(min(HANDS, len(jobs)))
+        for _ in range(min(hands, len(jobs)))
     ]
+    # Python 3.11 fills it when it is first asked, and tells another thread half of it meanwhile.
+    sysconfig.get_config_vars()
     results: list[Result] = []
     try:
         for thread in threads:
@@ -117,9 +131,10 @@ def all_of(
                 results.append(_told(shared.results[len(results)], ended))
     finally:
         shared.over.set()
+        until_s = time.monotonic() + _END_S
         for thread in threads:
-            if thread.ident is not None:
-                thread.join(_END_S)
+            if thread.is_alive():
+                thread.join(max(0.0, until_s - time.monotonic()))
     return results
 
 

@@ -238,7 +238,7 @@ def _private_node(bench: "Bench", version: str) -> Node:
     if present is not None:
         return present
     bench.home.prepare()
-    with store.locked(bench.home, _NODE_LOCK, bench.progress):
+    with store.locked(bench.home, _NODE_LOCK, bench.progress, busy=f"downloading {_NODE_LOCK}"):
         return _installed_node(folder, version) or _install_node(bench, folder, version)
 
 

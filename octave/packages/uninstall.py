@@ -1,9 +1,12 @@
-"""Uninstall: out of the manifest and lockfile first, off the running runtime, then off the disk."""
+"""Uninstall: out of the manifest and lockfile first, off the running runtime, then off the disk.
+
+Where the disk is too full for the first, the last makes room for it.
+"""
 
 import contextlib
 import shutil
 
-from octave.errors import IntegrityFailed, ServerNotFound, StorageFailed, did_you_mean
+from octave.errors import DISK_FULL, IntegrityFailed, ServerNotFound, StorageFailed, did_you_mean
 from octave.home import Workspace
 from octave.packages import (
     approvals,
@@ -33,13 +36,16 @@ def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
     _require_known(workspace, name, purge=purge)
     store.prepare(home)
     with store.locked(home, name, site.bench.progress):
-        with ledger.changing(workspace):
+        elsewhere = _folders_elsewhere(workspace, name)
+        try:
+            _strike_out(workspace, name)
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            _remove_versions(workspace, name, elsewhere)
             _strike_out(workspace, name)
         site.changed()
-        elsewhere = _folders_elsewhere(workspace, name)
-        for folder in store.folders(home, name):
-            if elsewhere is not None and folder not in elsewhere:
-                store.remove(home, name, folder)
+        _remove_versions(workspace, name, elsewhere)
         with contextlib.suppress(OSError):
             # A removal that was killed before its last step leaves it empty.
             (home.servers / name).rmdir()
@@ -73,15 +79,22 @@ def _is_left(workspace: Workspace, name: str, *, purge: bool) -> bool:
     )
 
 
+def _remove_versions(workspace: Workspace, name: str, elsewhere: set[str] | None) -> None:
+    for folder in store.folders(workspace.home, name):
+        if elsewhere is not None and folder not in elsewhere:
+            store.remove(workspace.home, name, folder)
+
+
 def _strike_out(workspace: Workspace, name: str) -> None:
-    wanted = manifest.load(workspace.manifest)
-    was_trusted = workspaces.trusted(workspace, wanted)
-    manifest_edit.remove_server(workspace.manifest, name)
-    pins = lockfile.read(workspace.lockfile).pins
-    if name in pins or name in wanted.servers:
-        ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
-    if was_trusted:
-        workspaces.trust(workspace, manifest.load(workspace.manifest))
+    with ledger.changing(workspace):
+        wanted = manifest.load(workspace.manifest)
+        was_trusted = workspaces.trusted(workspace, wanted)
+        manifest_edit.remove_server(workspace.manifest, name)
+        pins = lockfile.read(workspace.lockfile).pins
+        if name in pins or name in wanted.servers:
+            ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
+        if was_trusted:
+            workspaces.trust(workspace, manifest.load(workspace.manifest))
 
 
 def _folders_elsewhere(workspace: Workspace, name: str) -> set[str] | None:

@@ -72,6 +72,8 @@ class Terms:
     """Called when something would change, before anything is installed; may raise."""
     only_tells: bool = False
     """Say whether something would change, and install nothing."""
+    asks: bool = False
+    """`agrees` waits for a person: others may do something to the server meanwhile."""
 
 
 class _Declined(Exception):
@@ -103,10 +105,23 @@ def update(name: str, site: Site, terms: Terms) -> Outcome:
         return Outcome(name, "kept", pin.version if pin else "", note=reason)
     store.prepare(workspace.home)
     try:
-        with store.locked(workspace.home, name, site.bench.progress), undone_on_error(name, site):
-            return _update(name, site, terms)
+        with (
+            store.locked(workspace.home, name, site.bench.progress) as given_up,
+            undone_on_error(name, site),
+        ):
+            return _update(name, site, _without_lock(terms, given_up))
     except _Declined as declined:
         return declined.outcome
+
+
+def _without_lock(
+    terms: Terms, given_up: Callable[[], contextlib.AbstractContextManager[None]]
+) -> Terms:
+    def agrees(change: Change) -> bool:
+        with given_up():
+            return terms.agrees(change)
+
+    return replace(terms, agrees=agrees) if terms.asks else terms
 
 
 def _reason_to_leave(server: ServerEntry) -> str:
@@ -256,7 +271,8 @@ def _record_back_on_error(site: Site, before: Pin, after: Pin, record: Record) -
     try:
         yield
     except BaseException:
-        if before.folder == after.folder:
+        is_there = store.find(site.workspace.home, before.name, before.folder) is not None
+        if before.folder == after.folder and is_there:
             store.rewrite(site.workspace.home, record, before.folder)
         raise
 
@@ -269,7 +285,8 @@ def _write_down(site: Site, before: Pin, placed: Placed) -> None:
         pins = lockfile.read(workspace.lockfile).pins
         server = wanted.servers.get(name)
         named = None if server is None else bundles.named(server, placed.pin)
-        if named is None or not answers(placed.pin, named) or pins.get(name) != before:
+        is_as_it_was = named is not None and answers(placed.pin, named) and pins.get(name) == before
+        if not is_as_it_was or store.find(workspace.home, name, placed.pin.folder) is None:
             raise OctaveError(
                 f"`{name}` was changed by somebody else meanwhile, so it was not updated",
                 hint=f"octave update {name}",

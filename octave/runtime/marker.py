@@ -49,11 +49,15 @@ class Run:
     Args:
         folder: where records lie, those of earlier runtimes of the workspace too.
         environ: what the guardian is started with.
+        must_record: where no record can be written, there is no run.
     """
 
-    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, environ: Mapping[str, str], *, must_record: bool = True
+    ) -> None:
         self.id = new_id()
         self._folder = folder
+        self._must_record = must_record
         self._record = folder / f"{self.id}{SUFFIX}"
         self._environ = {
             name: value for name, value in environ.items() if name not in (RUN_MARK, PROCESS_MARK)
@@ -70,7 +74,7 @@ class Run:
         Servers may be started within it.
 
         Raises:
-            OSError: the record cannot be written.
+            OSError: the record, which must be, cannot be written.
         """
         await worker.run(self._begin)
         self._loop = asyncio.get_running_loop()
@@ -110,8 +114,12 @@ class Run:
         return None if self._guardian is None else self._guardian.pid
 
     def _begin(self) -> None:
-        sweep(self._folder)
-        self._write_record()
+        try:
+            sweep(self._folder)
+            self._write_record()
+        except OSError:
+            if self._must_record:
+                raise
 
     def _write_record(self) -> None:
         record = {"format": FORMAT, "bootId": _boot_id(), **_identity(os.getpid())}
@@ -120,7 +128,8 @@ class Run:
     def _end(self) -> None:
         if self._guardian is not None and not _ends(self._guardian):
             return  # the record stays, for the next runtime to try again
-        self._record.unlink(missing_ok=True)
+        if self._record.exists():
+            self._record.unlink(missing_ok=True)
 
     def _guard(self) -> None:
         if self._guardian is not None:

@@ -3,10 +3,12 @@
 The second is what an installation learns from before it counts as one, and what the lockfile pins.
 """
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import anyio
 
@@ -42,6 +44,8 @@ ERA_TIMEOUT_S = 2.0
 """Some servers say nothing to a method they do not know."""
 PROBE_TIMEOUT_S = 120.0
 """A first start compiles and fills caches; later ones are quicker."""
+LOOK_S = 0.1
+"""How long it may go unnoticed that nobody wants to know any more."""
 
 CAPABILITIES = {
     "tools": "tools",
@@ -128,13 +132,31 @@ def probe(spec: LaunchSpec, timeout_s: float = PROBE_TIMEOUT_S) -> Offered:
         StartFailed: as `connect` and `ask`.
         OctaveError: `spec.problem`, when there is one.
     """
-    return anyio.run(partial(_probe, spec, timeout_s))
+    # In a thread of its own: Ctrl-C is raised in the main one alone, never in the middle of what
+    # has to see to it that the server ends.
+    over = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            return beside.submit(anyio.run, _probe, spec, timeout_s, over).result()
+        finally:
+            over.set()
 
 
-async def _probe(spec: LaunchSpec, timeout_s: float) -> Offered:
-    ends_at_s = anyio.current_time() + timeout_s
-    async with connect(spec, Callbacks(), start_timeout_s=timeout_s) as connection:
-        return await ask(connection, ends_at_s - anyio.current_time())
+async def _probe(spec: LaunchSpec, timeout_s: float, over: threading.Event) -> Offered:
+    with anyio.CancelScope() as scope:
+        _cancel_once(over, scope)
+        ends_at_s = anyio.current_time() + timeout_s
+        async with connect(spec, Callbacks(), start_timeout_s=timeout_s) as connection:
+            return await ask(connection, ends_at_s - anyio.current_time())
+    raise KeyboardInterrupt
+
+
+def _cancel_once(over: threading.Event, scope: anyio.CancelScope) -> None:
+    """Cancel `scope` soon after `over` is set."""
+    if over.is_set():
+        scope.cancel()
+    else:
+        asyncio.get_running_loop().call_later(LOOK_S, _cancel_once, over, scope)
 
 
 class _Reading:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import anyio
 
-from octave.errors import ungrouped
-from octave.home import Workspace
+from octave.errors import UNWRITABLE, ungrouped
+from octave.home import NotPrivate, Workspace
 from octave.packages import manifest
 from octave.packages.specs import launch_specs
 from octave.runtime.marker import Run
@@ -19,15 +19,20 @@ from octave.serve.parts import assemble, supervise
 async def private(workspace: Workspace, environ: Mapping[str, str]) -> AsyncIterator[Control]:
     """Give the operations of a runtime that nobody else can reach, for one call.
 
-    It takes no lock, socket, port or token, starts only what is called, and writes the same logs.
+    It takes no lock, socket, port or token, starts only what is called, and writes the same logs
+    where they can be written.
 
     Raises:
         ManifestError, NotTrusted: the manifest cannot be used.
-        OSError: the state folder cannot be written.
+        OSError: the state folder is no folder of one's own.
     """
-    workspace.prepare()
+    try:
+        workspace.prepare()
+    except OSError as error:
+        if isinstance(error, NotPrivate) or error.errno not in UNWRITABLE:
+            raise
     settings = manifest.load(workspace.manifest).settings
-    run = Run(workspace.run, environ)
+    run = Run(workspace.run, environ, must_record=False)
     specs = [
         replace(spec, policy=replace(spec.policy, auto_start=False))
         for spec in run.marked(launch_specs(workspace, environ))

@@ -101,6 +101,17 @@ def test_several_are_all_done_and_the_failures_told(world: World) -> None:
     ]
 
 
+def test_what_is_wrong_with_the_folder_of_one_server_costs_no_other(world: World) -> None:
+    for name in ("story-bad", "story-good"):
+        world.offer(name, GOOD)
+    world.wants("story-bad", "story-good")
+    (world.home / "servers").mkdir(mode=0o700)
+    (world.home / "servers" / "story-bad").touch()
+    done = world.octave("install", "--no-start", "-q")
+    assert (done.code, done.stdout) == (1, "installed story-good 1.0\n")
+    assert "servers/story-bad`: is not a folder" in done.stderr
+
+
 def test_with_nothing_to_install_it_says_so(world: World) -> None:
     assert world.octave("install").told == (
         0,

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from octave import cli
 from octave.cli.main import run
-from tests.packages.story import WAIT_S, World
+from tests.packages.story import WAIT_S, World, agreed
 
 for _module in pkgutil.iter_modules(cli.__path__):
     importlib.import_module(f"octave.cli.{_module.name}")
@@ -88,7 +88,7 @@ def begin(world: World | Mapping[str, str], *words: str, **terms: Any) -> Verb:
     """Begin a verb."""
     environ = dict(world.environ if isinstance(world, World) else world)
     cwd = terms.pop("cwd", world.cwd if isinstance(world, World) else None)
-    return Verb(environ | terms.pop("environ", {}), words, cwd, **terms)
+    return Verb(environ | terms.pop("environ", {}), agreed(words), cwd, **terms)
 
 
 def _said(file: IO[bytes]) -> str:

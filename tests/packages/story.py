@@ -41,6 +41,16 @@ sys.exit(f"Error: invalid credentials in STORY_TOKEN: {os.environ['STORY_TOKEN']
 """
 
 
+def agreed(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `words` with the consent to an installation: who writes a test knows what it brings.
+
+    Tests of the consent itself use `World.run`.
+    """
+    if words[:1] in {("install",), ("i",)} and "-y" not in words:
+        return (words[0], "-y", *words[1:])
+    return words
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended."""
@@ -135,10 +145,7 @@ class World:
     def start(
         self, *words: str, environ: Mapping[str, str] | None = None, **more: Any
     ) -> subprocess.Popen[str]:
-        # Whoever writes a test knows what it installs; tests of the consent itself use `run`.
-        if words[:1] in {("install",), ("i",)} and "-y" not in words:
-            words = (words[0], "-y", *words[1:])
-        return self.run([sys.executable, "-m", "octave", *words], environ, **more)
+        return self.run([sys.executable, "-m", "octave", *agreed(words)], environ, **more)
 
     def run(
         self, argv: Sequence[str], environ: Mapping[str, str] | None = None, **more: Any

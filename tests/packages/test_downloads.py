@@ -1,13 +1,18 @@
 """A file known by its sha256 comes whole and from where it may, or not at all."""
 
+import contextlib
 import hashlib
+import socket
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from octave.errors import InstallFailed, IntegrityFailed, OctaveError, RegistryUnreachable
 from octave.packages.downloads import Limits, Wanted, keep, open_file
+from octave.packages.together import Desk, all_of
 from tests.packages.bundle_maker import Answer, BundleHost
 
 CONTENT = b"what was meant" * 1000
@@ -119,3 +124,51 @@ def test_a_file_of_this_machine_is_kept_by_its_hash(tmp_path: Path) -> None:
         with pytest.raises(InstallFailed):
             keep(wrong, tmp_path / "cache")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [SHA256]
+
+
+@contextlib.contextmanager
+def dripping() -> Iterator[tuple[str, threading.Event]]:
+    """Yield the address of a file that comes byte by byte, and what is set once it is asked for."""
+    is_asked, is_over = threading.Event(), threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n")
+            is_asked.set()
+            while not is_over.wait(0.01):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=drip, args=(server,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/x", is_asked
+        finally:
+            is_over.set()
+            thread.join(5)
+
+
+def test_what_drips_is_not_waited_for_longer_than_what_is_silent(tmp_path: Path) -> None:
+    with dripping() as (url, _), pytest.raises(InstallFailed, match="took longer than 0 s"):
+        fetch(url, tmp_path, limits=replace(QUICK, total_s=0.2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_drips_in_a_thread_ends_with_the_work_of_the_others(tmp_path: Path) -> None:
+    ended = list[str]()
+
+    def work(job: int, _: Desk) -> None:
+        if job == 1:
+            assert is_asked.wait(5)
+            raise LookupError
+        try:
+            fetch(url, tmp_path)
+        except KeyboardInterrupt:
+            ended.append("interrupted")
+            raise
+
+    with dripping() as (url, is_asked), pytest.raises(LookupError):
+        all_of([0, 1], work)
+    assert ended == ["interrupted"]
+    assert list(tmp_path.iterdir()) == []

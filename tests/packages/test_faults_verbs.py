@@ -1,7 +1,11 @@
 """Package verbs that are interrupted, killed, run beside each other, or without a network."""
 
+import os
+import pty
 import random
 import signal
+import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Iterator
@@ -10,9 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from octave.home import Home
+from octave.packages import store
 from tests.packages.forked import Told, begin, octave
 from tests.packages.furnished import copied
-from tests.packages.story import GOOD, World
+from tests.packages.story import GOOD, WAIT_S, World
 from tests.packages.wheel_index import WheelIndex
 
 SIGNALS = {"Ctrl-C": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
@@ -186,6 +192,37 @@ def test_row_43_verbs_beside_each_other_give_what_some_order_of_them_gives(
     check_sound(home)
     if what == "everything":
         assert tomllib.loads(home.manifest)["servers"]["story-good"]["auto_start"] is True
+
+
+def test_row_43_while_a_person_is_asked_nobody_waits_and_what_was_asked_must_still_be_there(
+    home: World,
+) -> None:
+    before, place = home.state(), Home(home.home)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "octave", "update"],
+        env={key: value for key, value in home.environ.items() if key != "CI"},
+        cwd=home.cwd,
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        os.close(theirs)
+        assert child.stderr is not None
+        shown = ""
+        while not shown.endswith("Update story-good? [y/N]: "):
+            piece = child.stderr.read(1)
+            assert piece, shown
+            shown += piece
+        with store.locked(place, "story-good", wait_s=0.0):
+            (new,) = (f for f in store.folders(place, "story-good") if f.startswith("3.0-"))
+            store.remove(place, "story-good", new)
+        os.write(ours, b"y\n")
+        assert "was changed by somebody else meanwhile" in child.stderr.read()
+        assert child.wait(WAIT_S) == 1
+    os.close(ours)
+    assert home.state() == before
 
 
 LOCAL = ("search fetch", "info fetch", "list", "lock", "lock --check", "install --offline", "audit")

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from octave.errors import InstallFailed
+from octave.packages.ecosystems.folder_npm import files_of
+from tests.packages.forked import octave
 from tests.packages.npm_registry import NpmRegistry, package_tarball, running
 from tests.packages.story import SERVERS, World
 
@@ -161,8 +164,9 @@ def test_the_same_files_are_the_same_bytes_and_others_are_refused(
     folder = node_folder(world, npm)
     world.octave("install", "./mcp-notes", "-q")
     locked = world.lockfile
-    for path in (world.home / "servers", world.home / "cache"):
-        shutil.rmtree(path)
+    shutil.rmtree(world.home / "servers")
+    for path in (world.home / "cache" / "npm-tarballs").glob("*/*"):
+        path.write_bytes(b"damaged")
     (folder / "server.js").chmod(0o700)
     done = world.octave("install", "--locked", "-q")
     assert (done.code, world.lockfile) == (0, locked)
@@ -174,6 +178,14 @@ def test_the_same_files_are_the_same_bytes_and_others_are_refused(
     assert "is not what was locked: its files have changed since" in done.stderr
     assert "hint: octave update notes" in done.stderr
     assert world.lockfile == locked
+
+
+def test_a_folder_of_data_that_nobody_left_out_is_not_read_into_memory(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tgz"
+    archive.write_bytes(package_tarball("x", files={"data": "x" * 5000}))
+    assert dict(files_of(archive, 6000))["package/data"][1] == b"x" * 5000
+    with pytest.raises(InstallFailed, match="larger than"):
+        dict(files_of(archive, 5000))
 
 
 @needs_npm
@@ -205,6 +217,11 @@ def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World)
     assert done.told == (0, "installed hi 0.2.0 (3 tools)\n", "")
     assert str(world.root) not in world.lockfile
     shutil.rmtree(world.home / "servers")
+    (kept,) = (world.home / "cache" / "wheels").glob("*/*.whl")
+    kept.write_bytes(b"damaged")
+    assert world.octave("install", "--locked", "-q").code == 0
+    shutil.rmtree(world.home / "servers")
+    kept.unlink()
     assert world.octave("install", "--locked", "-q").code == 0
     shutil.rmtree(world.home / "servers")
     shutil.rmtree(world.home / "cache")
@@ -214,10 +231,18 @@ def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World)
     main.write_text(main.read_text(encoding="utf-8") + "# new\n", encoding="utf-8")
     assert world.octave("install", "--locked", "-q").code == 0
     assert world.octave("update", "-y", "--json").json["results"][0]["status"] == "updated"
+    folder.chmod(0)
+    told = octave(world, "update", "hi", has_rights=False)
+    assert (told.code, "cannot be read: Permission denied" in told.stderr) == (1, True)
+    folder.chmod(0o700)
     shutil.rmtree(folder)
     assert world.call("hi", "echo", "text=x").code == 0
     done = world.octave("update", "hi")
     assert (done.code, "is not there" in done.stderr) == (1, True)
+    for path in (world.home / "servers", world.home / "cache"):
+        shutil.rmtree(path)
+    told = octave(world, "install", "--locked")
+    assert (told.code, "is not there" in told.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("words", [("./nowhere",), ("/dev/null",), ("./file",)])

@@ -129,6 +129,8 @@ def test_a_project_that_may_not_be_written_installs(world: World) -> None:
         assert (done.code, row["status"], row["checked"]) == (0, "installed", False)
         assert row["warning"].endswith("where its data belongs, cannot be written")
         assert world.octave("list", cwd=project).code == 0
+        called = world.octave("call", "p", "echo", "text=hi", cwd=project)
+        assert called.told == (0, "hi\n", "")
     assert sorted(path.name for path in project.iterdir()) == ["octave.lock", "octave.toml"]
 
 

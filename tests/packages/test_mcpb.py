@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,9 +185,15 @@ def test_a_program_of_the_bundle_is_started_by_itself(world: World, host: Bundle
 
 
 def test_packages_in_the_bundles_own_folder_are_found(world: World, host: BundleHost) -> None:
-    asked = host.offer("/quokka.mcpb", bundle(more={"server/lib/quokka_lib.py": ""}))
+    start = {"command": "python", "args": ["-u", HERE]}
+    said = manifest(server={"type": "python", "entry_point": "server/main.py", "mcp_config": start})
+    asked = host.offer("/quokka.mcpb", bundle(said, more={"server/lib/quokka_lib.py": ""}))
     assert world.octave("install", asked).code == 0
     assert told(world, "quokka")["env"]["PYTHONPATH"].endswith("/bundle/server/lib")
+    host.files.clear()
+    shutil.rmtree(world.home / "cache")
+    present = world.octave("install", "-q")
+    assert (present.code, present.stdout) == (0, "present quokka 1.2.0 (2 tools)\n")
 
 
 def test_a_file_of_this_machine_is_installed_by_its_hash(world: World) -> None:

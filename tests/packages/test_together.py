@@ -84,9 +84,16 @@ def test_an_exception_of_one_job_ends_the_others(tmp_path: Path) -> None:
     assert interrupted == [1]
 
 
-def test_ctrl_c_ends_every_job_before_it_is_passed_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_ctrl_c_ends_every_job_before_it_is_passed_on(tmp_path: Path, *, is_nested: bool) -> None:
     interrupted: list[int] = []
-    work = hanging(tmp_path, interrupted)
+    hangs = hanging(tmp_path, interrupted)
+
+    def work(job: int, desk: Desk) -> None:
+        if is_nested and job == 1:
+            all_of([1, 2], hangs)
+        elif not is_nested:
+            hangs(job, desk)
 
     def press() -> None:
         while not ((tmp_path / "1").exists() and (tmp_path / "2").exists()):

@@ -1,10 +1,11 @@
+import contextlib
 from pathlib import Path
 
 import pytest
 
 from octave.errors import OctaveError, ServerNotFound
 from octave.home import Home, Workspace
-from octave.packages import lockfile, manifest, manifest_edit, store, workspaces
+from octave.packages import ledger, lockfile, manifest, manifest_edit, store, workspaces
 from octave.packages.ecosystems.base import Bench
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.offered import Offered
@@ -14,6 +15,7 @@ from octave.packages.secrets import Secrets
 from octave.packages.store import Record
 from octave.packages.uninstall import uninstall
 from tests.packages.story import GOOD, World
+from tests.small_disk import BLOCK_BYTES, fill, small_disk
 
 
 @pytest.fixture
@@ -201,6 +203,29 @@ def test_comments_around_it_stay(workspace: Workspace) -> None:
     left = workspace.manifest.read_text(encoding="utf-8")
     assert "# mine\n" in left
     assert "# the end\n" in left
+
+
+@pytest.mark.parametrize("lacks", ["space", "folders"])
+def test_row_28_on_a_full_disk_it_makes_its_own_room(tmp_path: Path, lacks: str) -> None:
+    with small_disk(tmp_path / "disk", "1m,nr_inodes=200"):
+        workspace = Workspace.of_home(Home(tmp_path / "disk" / "home"))
+        (installed_in(workspace) / "bytes").write_bytes(b"x" * 16 * BLOCK_BYTES)
+        installed_in(workspace, "other")
+        with (
+            ledger.changing(workspace),
+            store.locked(workspace.home, "x"),
+            store.locked(workspace.home, "other"),
+        ):
+            pass
+        if lacks == "space":
+            fill(tmp_path / "disk")
+        with contextlib.suppress(OSError):
+            for number in range(200 if lacks == "folders" else 0):
+                (tmp_path / "disk" / str(number)).touch()
+        assert uninstall("x", site_of(workspace)).status == "removed"
+        assert list(manifest.load(workspace.manifest).servers) == ["other"]
+        assert store.folders(workspace.home, "x") == ()
+        assert list(workspaces.installed(workspace)) == ["other"]
 
 
 def test_a_running_server_stops_and_is_gone(world: World) -> None:

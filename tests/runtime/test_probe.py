@@ -1,6 +1,8 @@
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import anyio
@@ -47,6 +49,36 @@ def test_a_server_is_asked_once_and_stopped(tmp_path):
     )
     events = (tmp_path / "events.log").read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in events] == ["start", "eof"]
+
+
+STAYS = """
+def on_eof(self):
+    import time
+    with open(os.environ["SEEN"], "w") as seen:
+        seen.write(str(os.getpid()))
+    time.sleep(60)
+"""
+
+
+def test_ctrl_c_while_the_server_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        code = 1
+        try:
+            probe(script(STAYS, SEEN=str(seen)), BOUND_S)
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + BOUND_S
+    while not (seen.exists() and seen.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(child, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert not Path(f"/proc/{seen.read_text()}").exists()
 
 
 CAPABLE = """

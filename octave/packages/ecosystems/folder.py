@@ -56,7 +56,12 @@ class Folder:
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target` as the locked graph says."""
         inner = as_packed(pin)
-        _PACKERS[inner.kind].install(_place(pin.package, bench), inner, target, bench)
+        try:
+            _PACKERS[inner.kind].install(_place(pin.package, bench), inner, target, bench)
+        except InstallFailed:
+            # That the folder is gone says more than what could not be done with it.
+            _existing(pin.package, bench)
+            raise
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Raise, since what is packed here names its entry when it is packed."""
@@ -92,12 +97,20 @@ def _place(package: str, bench: Bench) -> Path:
 
 def _existing(package: str, bench: Bench) -> Path:
     folder = _place(package, bench)
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            # What may not be searched tells of no file in it.
+            (folder / "package.json").exists()
+            return folder
+    except OSError as error:
         raise InstallFailed(
-            f"the folder `{folder}` is not there",
-            hint="put it back, or `octave uninstall` the server that comes from it",
-        )
-    return folder
+            f"the folder `{folder}` cannot be read: {error.strerror}",
+            hint="check who owns it and who may read it",
+        ) from error
+    raise InstallFailed(
+        f"the folder `{folder}` is not there",
+        hint="put it back, or `octave uninstall` the server that comes from it",
+    )
 
 
 def _packer_of(folder: Path) -> Packer:

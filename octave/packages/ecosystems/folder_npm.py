@@ -35,6 +35,8 @@ from octave.packages.toolchains import Node
 
 _STORED_BYTES = 0xFFFF
 """The most that one block of RFC 1951, section 3.2.4, holds."""
+PACKED_BYTES = 256 * 2**20
+"""Far above any package; it is held in memory. More is a folder of data that was forgotten."""
 _DEPENDENCIES = ("dependencies", "optionalDependencies", "peerDependencies", "peerDependenciesMeta")
 _KEPT = (*_DEPENDENCIES, "version", "engines", "os", "cpu", "libc", "bin")
 """What a package-lock would say of it."""
@@ -75,6 +77,7 @@ class NpmFolder:
     def install(self, folder: Path, pin: Pin, target: Path, bench: Bench) -> None:
         """Have npm's own way fill `target`, with the packed folder in the cache."""
         cache = bench.home.cache / npm.TARBALLS
+        # No registry has it: what is damaged could not be fetched again.
         if not npm_tarballs.is_kept(cache, pin.integrity):
             packed = _pack(folder, toolchains.node(bench), target.parent, bench)
             if packed.integrity != pin.integrity:
@@ -141,7 +144,7 @@ def _pack(folder: Path, node: Node, staging: Path, bench: Bench) -> _Packed:
         archives = sorted(place.glob("*.tgz"))
         if output.exit_code or len(archives) != 1:
             raise failure(output, f"packing `{folder}`")
-        files = dict(_files(archives[0]))
+        files = dict(files_of(archives[0]))
     finally:
         for path in place.iterdir():
             path.unlink()
@@ -151,9 +154,24 @@ def _pack(folder: Path, node: Node, staging: Path, bench: Bench) -> _Packed:
     return _Packed(manifest, _gzip(_tar(files)), paths)
 
 
-def _files(archive: Path) -> Iterator[tuple[str, tuple[int, bytes]]]:
+def files_of(
+    archive: Path, most_bytes: int = PACKED_BYTES
+) -> Iterator[tuple[str, tuple[int, bytes]]]:
+    """Yield name, mode and content of each file in a package that npm has packed.
+
+    Raises:
+        InstallFailed: they are larger than `most_bytes` in all.
+    """
+    left_bytes = most_bytes
     with tarfile.open(archive) as tar:
         for member in tar:
+            left_bytes -= member.size
+            if left_bytes < 0:
+                raise InstallFailed(
+                    f"what is to be packed is larger than {most_bytes / 2**20:.0f} MiB",
+                    hint="name what belongs to the package in `files` of its package.json; "
+                    "`npm pack --dry-run` lists it",
+                )
             file = tar.extractfile(member) if member.isfile() else None
             if file is not None:
                 # What else the mode says depends on who checked the files out.

@@ -56,7 +56,7 @@ class PypiFolder:
     def install(self, folder: Path, pin: Pin, target: Path, bench: Bench) -> None:
         """Have PyPI's own way fill `target`, with the built wheel at hand."""
         place = _place(bench, pin.integrity)
-        if not place.is_dir():
+        if not _is_kept(place, pin.integrity):
             built = _build(folder, target.parent, bench)
             if built.sha256 != pin.integrity:
                 raise IntegrityFailed(
@@ -76,11 +76,25 @@ class _Built:
 
     @property
     def sha256(self) -> str:
-        return f"sha256:{hashlib.sha256(self.path.read_bytes()).hexdigest()}"
+        return _sha256(self.path)
 
 
 def _place(bench: Bench, sha256: str) -> Path:
     return bench.home.cache / "wheels" / sha256.removeprefix("sha256:")
+
+
+def _is_kept(place: Path, sha256: str) -> bool:
+    """Whether the wheel lies in `place`; what is damaged is dropped, as no index has it."""
+    for wheel in place.glob("*.whl"):
+        if _sha256(wheel) == sha256:
+            return True
+        wheel.unlink()
+    return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _keep(built: _Built, bench: Bench) -> None:

@@ -7,7 +7,6 @@ while resolving nor while installing, but those of packages that somebody named.
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,6 +46,7 @@ from octave.packages.ecosystems.npm_versions import (
 )
 from octave.packages.graph_rows import marked, row_name
 from octave.packages.lockfile import GraphRow, Pin
+from octave.packages.together import all_of
 from octave.packages.toolchains import Node
 
 TARBALLS = "npm-tarballs"
@@ -259,11 +259,12 @@ def with_all_variants(
     """
     absent = npm_variants.absent(rows)
     if absent and not bench.offline:
-        with ThreadPoolExecutor(_QUESTIONS) as pool:
-            there = pool.map(
-                lambda one: is_published(one.name, one.version_range, node, staging, bench), absent
-            )
-            left_out = [one.name for one, found in zip(absent, there, strict=True) if found]
+        there = all_of(
+            absent,
+            lambda one, _: is_published(one.name, one.version_range, node, staging, bench),
+            hands=_QUESTIONS,
+        )
+        left_out = [one.name for one, found in zip(absent, there, strict=True) if found]
         if left_out:
             raise InstallFailed(
                 f"npm left `{left_out[0]}` out of the dependencies of `{package}`",

@@ -35,7 +35,6 @@ _DOWNLOAD_TIMEOUT_S = 600.0
 """Longest time for one tarball: a mirror that lets bytes drip must not hold the work for hours."""
 _TARBALL_BYTES = 2 * 2**30
 """Far above any package; keeps a broken mirror from filling the disk."""
-_CHUNK_BYTES = 64 * 2**10
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,8 @@ class Tarballs:
             if response.status_code != 200:
                 raise NeedsNpm(f"the registry answered {response.status_code}")
             left_bytes = _TARBALL_BYTES
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # As it comes: what drips would never fill a larger piece.
+            for chunk in response.iter_raw():
                 left_bytes -= len(chunk)
                 if left_bytes < 0:
                     raise InstallFailed(f"{tarball} is larger than {_TARBALL_BYTES} bytes")
@@ -239,9 +239,16 @@ def keep(folder: Path, content: bytes) -> None:
 
 
 def is_kept(folder: Path, integrity: str) -> bool:
-    """Whether the cache `folder` has something under that hash; whether it holds is seen at use."""
-    digest = base64.b64decode(integrity.removeprefix("sha512-"))
-    return _place(folder, digest).exists()
+    """Whether the cache `folder` has what that hash holds for; what is damaged is dropped."""
+    path = _place(folder, base64.b64decode(integrity.removeprefix("sha512-")))
+    try:
+        with path.open("rb") as file:
+            is_whole = _sha512(file) == integrity
+    except FileNotFoundError:
+        return False
+    if not is_whole:
+        path.unlink(missing_ok=True)
+    return is_whole
 
 
 def _place(folder: Path, digest: bytes) -> Path:

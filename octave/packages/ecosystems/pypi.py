@@ -150,7 +150,7 @@ class Pypi:
         if missing:
             bench.progress(f"compiling {pin.package}")
             # All cores work at it; whoever waits finds done what both have in common.
-            with store.locked(bench.home, _COMPILING):
+            with store.locked(bench.home, _COMPILING, bench.progress, busy=_COMPILING):
                 _compile_modules(missing, site, interpreter, pin, bench)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
