@@ -145,7 +145,6 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         placed = _placed(choice, server, before, after, site)
         _require_as_good(record, placed)
         change = _change(before, placed, site)
-        site.bench.progress("")
         if change.tools is not None and placed.offered is not None:
             facts["toolChanges"] = _tools_json(change.tools)
             looks = neighbours.suspicions_of(workspace, name, placed.offered)
@@ -242,6 +241,8 @@ def _change(before: Pin, placed: Placed, site: Site) -> Change:
     return Change(
         before,
         placed.pin,
+    # It is shown now, and asked about.
+    site.bench.progress("")
         placed.record,
         package_changes(before, placed.pin),
         tuple(sorted(with_scripts(placed.pin) - with_scripts(before))),

@@ -213,7 +213,7 @@ def test_what_cannot_be_had_leaves_nothing_on_stdout_and_the_exit_code_says_why(
 
 def test_first_runs_at_once_install_once_and_all_speak(world: World) -> None:
     world.offer("story-good", GOOD)
-    children = [world.start("run", "pypi:story-good") for _ in range(3)]
+    children = [world.start("run", "-y", "pypi:story-good") for _ in range(3)]
     told = [ended(child) for child in children]
     assert [done.code for done in told] == [0, 0, 0]
     installing = [done for done in told if "installing story-good 1.0\n" in done.stderr]
@@ -224,7 +224,7 @@ def test_first_runs_at_once_install_once_and_all_speak(world: World) -> None:
 
 def test_a_killed_first_run_is_begun_anew(world: World) -> None:
     world.offer("story-good", GOOD)
-    child = world.start("run", "pypi:story-good")
+    child = world.start("run", "-y", "pypi:story-good")
     assert child.stderr is not None
     while "installing" not in child.stderr.readline():
         pass
