@@ -35,7 +35,7 @@ def approve_tools(
     spec = _spec(workspace, server)
     listed = _listed(terms, workspace, spec)
     found = changes(workspace, spec, listed, tools or ())
-    if found and not terms.as_json:
+    if found and (not terms.as_json or can_ask(yes=yes)):
         for change in found:
             _show(change)
     if found and not yes:

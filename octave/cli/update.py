@@ -84,10 +84,11 @@ def _begins(before: Pin, after: Pin, *, yes: bool) -> None:
 
 
 def _agrees(terms: Manners, change: Change, *, yes: bool, dry_run: bool) -> bool:
-    if not terms.as_json and not terms.quiet:
+    asks = not (yes or dry_run)
+    if asks or not (terms.as_json or terms.quiet):
         for line in _lines(change):
             tell(safe(line))
-    if yes or dry_run:
+    if not asks:
         return yes and not dry_run
     return confirm(f"Update {change.before.name}?")
 

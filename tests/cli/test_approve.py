@@ -96,7 +96,7 @@ def test_a_refusal_leaves_everything_as_it_was(changing: Desk) -> None:
     before = kept.read_bytes()
 
     primary, secondary = pty.openpty()
-    child = changing.start("approve", "changing-tools", stdin=secondary, stderr=secondary)
+    child = changing.start("approve", "changing-tools", "--json", stdin=secondary, stderr=secondary)
     os.close(secondary)
     shown = read_until(primary, b"[y/N]")
     os.write(primary, b"n\n")
@@ -104,6 +104,7 @@ def test_a_refusal_leaves_everything_as_it_was(changing: Desk) -> None:
     os.close(primary)
 
     assert b"Approve 2 definitions?" in shown
+    assert b"not approved yet" in shown, "nobody is asked about what was not shown"
     assert code == 7
     assert kept.read_bytes() == before
     assert add(changing)[0] == 7

@@ -160,8 +160,9 @@ def test_nobody_to_ask_is_told_the_flag_and_nothing_is_done(world: World) -> Non
 
 def test_on_a_terminal_no_is_no_and_yes_is_yes(world: World) -> None:
     file = write(world, ".claude.json", {"own": OWN})
-    code, shown = asked(world, world.cwd, "n", "import")
+    code, shown = asked(world, world.cwd, "n", "import", "--json")
     assert (code, "Take them over? [y/N]" in shown) == (1, True)
+    assert "1 server for" in shown, "nobody is asked about what was not shown"
     assert servers(file) == ["own"]
     code, shown = asked(world, world.cwd, "y", "import")
     assert code == 0, shown

@@ -96,7 +96,7 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
     before = world.state()
     ours, theirs = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "octave", "update"],
+        [sys.executable, "-m", "octave", "update", "-q"],
         env={key: value for key, value in world.environ.items() if key != "CI"},
         cwd=world.cwd,
         stdin=theirs,
@@ -110,6 +110,7 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
     os.close(ours)
     assert (child.returncode, out) == (0, "kept story-good 1.0\n")
     assert "Update story-good? [y/N]" in err
+    assert SHOWN in err, "nobody is asked about what was not shown"
     assert world.state() == before
 
 
