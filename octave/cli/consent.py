@@ -7,7 +7,9 @@ from octave.cli import render
 from octave.cli.asking import can_ask, confirm
 from octave.cli.options import Manners
 from octave.cli.outcomes import common_code
-from octave.cli.output import safe, tell, tell_error, write, write_json
+from octave.cli.output import one_line, safe, tell, tell_error, write, write_json
+from octave.errors import MissingAnswer
+from octave.packages.entries import Entry
 from octave.packages.plan import Asked, Consent, Plan
 from octave.packages.preview import Preview
 from octave.packages.rehearsal import Rehearsed
@@ -35,7 +37,7 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
     def agrees(plan: Plan) -> bool:
         if is_shown or asks:
             for line in lines(plan):
-                tell(safe(line))
+                tell(one_line(line))
         if not asks:
             return True
         if plan.looks_like is not None:
@@ -97,7 +99,7 @@ def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) ->
             if one.plan is not None:
                 write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
                 for line in lines(one.plan):
-                    write(safe(f"  {line}"))
+                    write(one_line(f"  {line}"))
                 if one.download_bytes is not None:
                     write(f"    download: {render.size(one.download_bytes)} at most")
         if not found:
