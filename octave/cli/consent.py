@@ -1,7 +1,7 @@
 """What a person is shown before something is installed for the first time, and is asked."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
@@ -50,6 +50,28 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
         )
 
     return Consent(agrees, can_ask=asks, is_given=yes, is_shown=is_shown)
+
+
+def address_consent(terms: Manners, *, yes: bool) -> Callable[[Entry], bool]:
+    """Return how this invocation agrees to the address that a registry names for a server."""
+
+    def agrees(entry: Entry) -> bool:
+        url = entry.remotes[0].url
+        key = "named" if entry.registry else "listed"
+        asks = bool(entry.registry) and can_ask(yes=yes)
+        if asks or not (terms.quiet or terms.as_json):
+            tell(one_line(f"{entry.request}: {url}, {_STANDING[key].format(entry.registry)}"))
+        if asks:
+            return confirm(f"Connect `{entry.short_name}`?")
+        if entry.registry and not yes:
+            raise MissingAnswer(
+                f"`{entry.request}` is hosted where only the registry `{entry.registry}` says, and "
+                "nobody can be asked for consent",
+                hint=f"octave install {entry.request} --remote -y",
+            )
+        return True
+
+    return agrees
 
 
 def lines(plan: Plan) -> Iterator[str]:
