@@ -116,6 +116,11 @@ def test_every_verb_knows_it(world: World, docker: DockerStandIn) -> None:
 
     (row,) = world.octave("list", "--json").json
     assert (row["kind"], row["version"], row["tools"]) == ("oci", "latest", 2)
+    made = world.octave("export", "mcp-json").json["mcpServers"]["quokka"]
+    assert (made["command"], made["args"][0], made["args"][-1]) == ("docker", "run", words[-1])
+    assert "is a container" in world.octave("export", "compose").stderr
+    again = world.octave("install", "quokka", "-e", "MODE=x", "--json")
+    assert again.json["results"][0]["status"] == "present"
     told_outdated = world.octave("outdated")
     assert (told_outdated.code, told_outdated.stdout) == (0, "")
     assert "only a pull can tell: `octave update quokka`" in told_outdated.stderr
