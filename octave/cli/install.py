@@ -160,7 +160,7 @@ def _meant(text: str, request: Request, site: Site) -> Request:
     folder = folder_of(text, Path.cwd())
     if folder is None:
         return replace(request, text=text)
-    name = request.name or short_name(folder.name)
+    name = request.name if request.name is not None else short_name(folder.name) or None
     return replace(request, text=folder_request(folder, site.bench.base), name=name)
 
 
