@@ -26,7 +26,7 @@ from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.plan import Consent, plan_of, require_answerable
-from octave.packages.resolve import Choice, answers, choose, described, pin_of
+from octave.packages.resolve import Choice, answers, described, meant, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
@@ -37,7 +37,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """As `choose` reads it, a folder as it is typed, or the path of a bundle."""
+    """As `meant` reads it, a folder as it is typed, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -104,8 +104,7 @@ def install(request: Request, site: Site) -> Outcome:
         with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
-            # A folder has no version that says whether it is still the locked one.
-            pin = pin if answers(pin, server) and choice.kind != "folder" else agreed
+            pin = pin if answers(pin, server) and not choice.names_folder else agreed
             if not answers(pin, server):
                 pin = resolved(choice, server, site)
             assert pin is not None
@@ -120,10 +119,14 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
 
     Raises:
         UsageError: it allows what its kind of package does not do, or gives no usable name.
-        ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `choose`.
+        ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `meant`.
     """
     request = replace(request, text=bundles.from_file(request.text, site.bench))
-    choice = described(choose(request.text, site.registry), site.bench)
+    wanted, pins = (
+        manifest.load(site.workspace.manifest),
+        lockfile.read(site.workspace.lockfile).pins,
+    )
+    choice = described(meant(request.text, wanted, pins, site.registry), site.bench)
     if choice.entry is not None and choice.entry.registry:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})

@@ -82,14 +82,15 @@ def _rehearsed_wanted(server: ServerEntry, site: Site) -> Rehearsed:
 
 
 def _rehearsed(server: ServerEntry, choice: Choice, site: Site) -> Rehearsed:
-    pin = lockfile.read(site.workspace.lockfile).pins.get(server.name)
-    is_locked = answers(pin, server)
+    pin = locked = lockfile.read(site.workspace.lockfile).pins.get(server.name)
+    is_locked = answers(locked, server)
     with _scratch(site) as (folder, scratch):
         (folder / "resolve").mkdir()
-        if pin is None or not is_locked:
+        if pin is None or not is_locked or choice.names_folder:
             pin = _pin(choice, server, folder / "resolve", scratch)
         (folder / "plan").mkdir()
         plan = plan_of(pin, choice, server, site=scratch, staging=folder / "plan")
+            is_locked = is_locked and locked is not None and locked.folder == pin.folder
         is_present = store.find(site.workspace.home, server.name, pin.folder) is not None
         size = 0 if is_present else download_bytes(pin, folder / "plan", scratch.bench)
         # Where it really would lie.
