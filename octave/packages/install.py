@@ -5,6 +5,7 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -170,7 +171,8 @@ def _agreed(
     site.bench.progress("")
     if not consent.agrees(replace(plan, looks_like=looks_like)):
         raise NotTrusted(
-            f"`{name}` was not installed, as you said", hint=f"octave info {request.text}"
+            f"`{name}` was not installed, as you said",
+            hint=f"octave install {shlex.quote(request.text)} --dry-run",
         )
     return pin
 
