@@ -12,6 +12,7 @@ from typing import Any
 
 from octave.errors import NotTrusted, OctaveError, UsageError
 from octave.packages import (
+    allowed,
     bundles,
     ledger,
     lockfile,
@@ -24,7 +25,6 @@ from octave.packages import (
 )
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
-from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.plan import Consent, plan_of, require_answerable
 from octave.packages.resolve import Choice, answers, described, meant, pin_of
@@ -109,6 +109,7 @@ def install(request: Request, site: Site) -> Outcome:
             if not answers(pin, server):
                 pin = resolved(choice, server, site)
             assert pin is not None
+            allowed.require_there(pin, request.scripts, request.builds)
             placed = place(pin, wanted, server, choice.known, site)
             write_down(site, placed, _table(server, request, given))
     site.changed()
@@ -131,7 +132,7 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
     if choice.entry is not None and choice.entry.registry:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
-    _require_allowable(request, choice)
+    allowed.require_names(choice, request.text, request.scripts, request.builds)
     return request, choice, _name_for(request, choice)
 
 
@@ -163,6 +164,7 @@ def _agreed(
     store.prepare(site.workspace.home)
     with store.locked(site.workspace.home, name, site.bench.progress):
         pin = resolved(choice, server, site)
+        allowed.require_there(pin, request.scripts, request.builds)
         staging = store.stage(site.workspace.home, name)
         try:
             plan = plan_of(pin, choice, server, site, staging)
@@ -205,27 +207,6 @@ def _name_for(request: Request, choice: Choice) -> str:
             hint="use up to 40 lower-case letters, digits and dashes",
         )
     return name
-
-
-def _require_allowable(request: Request, choice: Choice) -> None:
-    """Refuse to allow what packages of another kind do."""
-    for kind, flag, names in (
-        ("npm", "--allow-scripts", request.scripts),
-        ("pypi", "--allow-build", request.builds),
-    ):
-        if names and choice.kind != kind:
-            raise UsageError(
-                f"`{flag}` goes with {_CALLED[kind]} packages, and `{choice.source}` is none",
-                hint=f"octave install {request.text}",
-            )
-        for name in names:
-            try:
-                split_package(f"{kind}:{name}")
-            except ValueError as error:
-                raise UsageError(f"`{flag}`: {error}", hint=f"`{flag} PACKAGE`") from None
-
-
-_CALLED = {"npm": "npm", "pypi": "PyPI"}
 
 
 def _settled(wanted: Manifest, name: str) -> set[str]:

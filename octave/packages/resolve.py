@@ -17,7 +17,7 @@ from octave.errors import (
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
-from octave.packages.graph_rows import marked
+from octave.packages.graph_rows import buildable, marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
@@ -279,9 +279,12 @@ def difference(pin: Pin | None, server: ServerEntry) -> str:
     missing = sorted(set(server.constraints) - set(pin.constraints))
     if missing:
         return f"is locked without the constraint `{missing[0]}`"
+    # A version may have given up the script or the dependency that was allowed to its predecessor.
+    scripts = marked(pin.graph, "hasInstallScript").intersection(server.allow_scripts)
+    builds = buildable(pin.graph).intersection(map(pypi_name, server.allow_build))
     for key, mark, wanted in (
-        ("allow_scripts", "runScripts", frozenset(server.allow_scripts)),
-        ("allow_build", "build", frozenset(map(pypi_name, server.allow_build))),
+        ("allow_scripts", "runScripts", scripts),
+        ("allow_build", "build", builds),
     ):
         if marked(pin.graph, mark) != wanted:
             return f"is locked with another `{key}`"

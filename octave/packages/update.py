@@ -17,6 +17,7 @@ from octave.errors import (
     VersionNotFound,
 )
 from octave.packages import (
+    allowed,
     bundles,
     ledger,
     lockfile,
@@ -213,6 +214,8 @@ def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin
 
 
 def _placed(choice: Choice, server: ServerEntry, before: Pin, after: Pin, site: Site) -> Placed:
+    for note in allowed.in_vain(after, server):
+        site.bench.note(note)
     wanted = manifest.load(site.workspace.manifest)
     try:
         return place(after, wanted, server, choice.known, site)
@@ -238,11 +241,11 @@ def _require_as_good(record: Record, placed: Placed) -> None:
 def _change(before: Pin, placed: Placed, site: Site) -> Change:
     known = offered.load(site.workspace.catalogue(before.name), before.version, before.graph_digest)
     offer = placed.offered
+    # It is shown now, and asked about.
+    site.bench.progress("")
     return Change(
         before,
         placed.pin,
-    # It is shown now, and asked about.
-    site.bench.progress("")
         placed.record,
         package_changes(before, placed.pin),
         tuple(sorted(with_scripts(placed.pin) - with_scripts(before))),
