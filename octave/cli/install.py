@@ -95,7 +95,7 @@ def install(
 ) -> int:
     """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE, a folder or an https:// address.
 
-    Without names: all of octave.toml.
+    Also oci:IMAGE, mcpb:URL#sha256=HEX and a bundle's file. Without names: all of octave.toml.
     """
     terms = manners(context)
     allowed = [allow_scripts, allow_build]

@@ -133,6 +133,7 @@ def connect(
             f"`{entry.request}` wants {' and '.join(f'`{header}`' for header in needed)}",
             hint=f"octave add {called} {remote.url} {words}",
         )
+    site.bench.progress("")
     if not agrees(entry):
         raise NotTrusted(f"`{called}` was not added, as you said")
     return add(Own(called, url=remote.url), site)
