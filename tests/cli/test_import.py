@@ -94,6 +94,12 @@ def test_a_dry_run_shows_everything_but_secrets_and_does_nothing(world: World) -
     assert TOKEN not in done.stdout
 
 
+def test_a_package_that_looks_like_a_known_one_is_said_to(world: World) -> None:
+    write(world, ".claude.json", {"tim": {"command": "uvx", "args": ["mcp-server-tim"]}})
+    said = "note: `pypi:mcp-server-tim` looks like `pypi:mcp-server-time`, and is another package"
+    assert said in world.octave("import", "--dry-run").stdout
+
+
 def test_as_json_everything_is_there_but_secrets(world: World) -> None:
     write(world, ".claude.json", {"mine": {**OWN, "env": {"TOKEN": TOKEN}}, "off": {}})
     (world.root / ".codex").mkdir()
