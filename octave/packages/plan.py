@@ -7,7 +7,7 @@ from pathlib import Path
 from octave.errors import Ambiguous, MissingAnswer, OctaveError
 from octave.packages import specs, store, variables
 from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.graph_rows import marked
+from octave.packages.graph_rows import buildable, marked
 from octave.packages.imitation import imitated
 from octave.packages.launch_place import Place
 from octave.packages.lockfile import Pin
@@ -78,8 +78,10 @@ class Plan:
 
     @property
     def builds(self) -> frozenset[str]:
-        """Packages that are built from source."""
-        return marked(self.pin.graph, "build")
+        """Packages that are built from source, a folder of Python's too: it was, to be locked."""
+        has_built = self.choice.kind == "folder" and bool(buildable(self.pin.graph))
+        own = {self.choice.source} if has_built else set()
+        return marked(self.pin.graph, "build") | own
 
     def as_json(self) -> dict[str, object]:
         """Return it as scripts get it."""
