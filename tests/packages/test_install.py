@@ -661,7 +661,7 @@ sys.exit(run(sys.argv[1:]))
 def test_a_home_that_may_not_be_written_is_a_storage_error(world: World) -> None:
     world.offer("story-good", GOOD)
     world.home.mkdir(mode=0o500)
-    words = ["install", "pypi:story-good", "--json"]
+    words = ["install", "-y", "pypi:story-good", "--json"]
     program = [sys.executable, "-m", "octave", *words]
     if os.getuid() == 0:
         shutil.chown(world.home, 65534)
