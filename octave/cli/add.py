@@ -15,6 +15,7 @@ from octave.cli.outcomes import report
 from octave.cli.output import safe, tell
 from octave.cli.site import open_site
 from octave.cli.site_options import EnvFileOption, EnvOption, NoStartOption, YesOption
+from octave.clients import looks
 from octave.errors import UsageError
 from octave.packages import own, variables
 from octave.packages.own import Own
@@ -73,13 +74,21 @@ def add(
         wish = Own(name, () if url else command, url, headers, Path.cwd(), answers)
         outcome = own.add(wish, site)
     if not (terms.quiet or terms.as_json):
-        for note in _notes(command[0], url):
+        for note in _notes(name, command, url):
             tell(f"note: {safe(note)}")
     return report(terms, [outcome], time.monotonic() - began, check=check)
 
 
-def _notes(program: str, url: str) -> Iterator[str]:
+def _notes(server: str, command: Sequence[str], url: str) -> Iterator[str]:
     """Yield what could be better about what was added."""
+    program = command[0]
+    for name in () if url else looks.in_clear(command[1:]):
+        key = re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
+        yield (
+            f"`{name}` looks like a secret, and `octave.toml` has it in clear: "
+            f"`octave secret set {server} {key}`, then `octave edit`, with "
+            f'`{{ secret = "{server}/{key}" }}` in its place'
+        )
     if program in _RUNNERS:
         yield (
             f"`{program}` looks for its package anew at each start; "

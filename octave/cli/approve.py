@@ -10,7 +10,7 @@ from octave.cli import render
 from octave.cli.asking import can_ask
 from octave.cli.completion import server_names, tool_names
 from octave.cli.options import Manners, manners
-from octave.cli.output import safe, tell, write, write_json
+from octave.cli.output import one_line, safe, tell, write, write_json
 from octave.cli.reach import reload
 from octave.cli.site import check_once
 from octave.errors import MissingAnswer, NotApproved, ServerNotFound, did_you_mean
@@ -35,7 +35,7 @@ def approve_tools(
     spec = _spec(workspace, server)
     listed = _listed(terms, workspace, spec)
     found = changes(workspace, spec, listed, tools or ())
-    if found and not (yes and terms.as_json):
+    if found and (not terms.as_json or can_ask(yes=yes)):
         for change in found:
             _show(change)
     if found and not yes:
@@ -89,9 +89,9 @@ def _show(change: Change) -> None:
     if not change.is_text_known:
         tell("  what was approved is known by its hash alone; all of it as it is now:")
     for line in change.diff:
-        tell(f"  {_one_line(line)}")
+        tell(f"  {one_line(line)}")
     for each in suspicious.suspicions(change.definition):
-        tell(f"  warning: {_one_line(each.sentence)}")
+        tell(f"  warning: {one_line(each.sentence)}")
 
 
 _FINDINGS = {
@@ -100,10 +100,6 @@ _FINDINGS = {
     "annotations": "other annotations than were approved",
     "unreadable": "not to be read without doubt",
 }
-
-
-def _one_line(text: str) -> str:
-    return safe(text).replace("\n", "\\n")
 
 
 def _as_json(change: Change) -> dict[str, Any]:

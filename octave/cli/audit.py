@@ -6,7 +6,7 @@ import typer
 
 from octave.cli import render
 from octave.cli.options import manners
-from octave.cli.output import safe, tell, write, write_json
+from octave.cli.output import one_line, tell, write, write_json
 from octave.packages import specs
 from octave.packages.audit import audit
 
@@ -37,17 +37,13 @@ def audit_servers(context: typer.Context) -> int:
         )
         return FOUND_EXIT if report.findings else 0
     for each in report.findings:
-        write(_line(f"{each.kind}: {each.message}"))
-        write(_line(f"  fix: {each.fix}"))
+        write(one_line(f"{each.kind}: {each.message}"))
+        write(one_line(f"  fix: {each.fix}"))
     if not terms.quiet:
         for note in report.notes:
-            tell(_line(f"note: {note}"))
+            tell(one_line(f"note: {note}"))
         if report.findings:
             tell(f"{render.count(len(report.findings), 'finding')}")
         else:
             tell(f"nothing found in {render.count(len(known), 'server')}")
     return FOUND_EXIT if report.findings else 0
-
-
-def _line(text: str) -> str:
-    return safe(text).replace("\n", "\\n")

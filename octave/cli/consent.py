@@ -1,13 +1,15 @@
 """What a person is shown before something is installed for the first time, and is asked."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
 from octave.cli.options import Manners
 from octave.cli.outcomes import common_code
-from octave.cli.output import safe, tell, tell_error, write, write_json
+from octave.cli.output import one_line, safe, tell, tell_error, write, write_json
+from octave.errors import MissingAnswer
+from octave.packages.entries import Entry
 from octave.packages.plan import Asked, Consent, Plan
 from octave.packages.preview import Preview
 from octave.packages.rehearsal import Rehearsed
@@ -35,7 +37,7 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
     def agrees(plan: Plan) -> bool:
         if is_shown or asks:
             for line in lines(plan):
-                tell(safe(line))
+                tell(one_line(line))
         if not asks:
             return True
         if plan.looks_like is not None:
@@ -48,6 +50,28 @@ def consent_of(terms: Manners, *, yes: bool) -> Consent:
         )
 
     return Consent(agrees, can_ask=asks, is_given=yes, is_shown=is_shown)
+
+
+def address_consent(terms: Manners, *, yes: bool) -> Callable[[Entry], bool]:
+    """Return how this invocation agrees to the address that a registry names for a server."""
+
+    def agrees(entry: Entry) -> bool:
+        url = entry.remotes[0].url
+        key = "named" if entry.registry else "listed"
+        asks = bool(entry.registry) and can_ask(yes=yes)
+        if asks or not (terms.quiet or terms.as_json):
+            tell(one_line(f"{entry.request}: {url}, {_STANDING[key].format(entry.registry)}"))
+        if asks:
+            return confirm(f"Connect `{entry.short_name}`?")
+        if entry.registry and not yes:
+            raise MissingAnswer(
+                f"`{entry.request}` is hosted where only the registry `{entry.registry}` says, and "
+                "nobody can be asked for consent",
+                hint=f"octave install {entry.request} --remote -y",
+            )
+        return True
+
+    return agrees
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -97,7 +121,7 @@ def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) ->
             if one.plan is not None:
                 write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
                 for line in lines(one.plan):
-                    write(safe(f"  {line}"))
+                    write(one_line(f"  {line}"))
                 if one.download_bytes is not None:
                     write(f"    download: {render.size(one.download_bytes)} at most")
         if not found:

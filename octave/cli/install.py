@@ -1,7 +1,7 @@
 """`install`: servers by name, by package or all of octave.toml."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ import typer
 
 from octave.cli.asking import ask, can_ask
 from octave.cli.completion import client_ids, registry_names
-from octave.cli.consent import consent_of, dry_run_report
+from octave.cli.consent import address_consent, consent_of, dry_run_report
 from octave.cli.options import Manners, manners
 from octave.cli.outcomes import each, report
 from octave.cli.site import open_site
@@ -26,6 +26,7 @@ from octave.cli.site_options import (
 from octave.errors import OctaveError, UsageError
 from octave.packages import install as story
 from octave.packages import own, project_indexes, sync, variables
+from octave.packages.entries import Entry
 from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
 from octave.packages.placement import Site
@@ -92,7 +93,7 @@ def install(
 ) -> int:
     """Install servers: NAME, npm:PACKAGE, pypi:PACKAGE, a folder or an https:// address.
 
-    Without names: all of octave.toml.
+    Also oci:IMAGE, mcpb:URL#sha256=HEX and a bundle's file. Without names: all of octave.toml.
     """
     terms = manners(context)
     allowed = [allow_scripts, allow_build]
@@ -122,7 +123,8 @@ def install(
             found = _rehearse(names or [], request, site, locked=locked)
             return dry_run_report(terms, found, time.monotonic() - began)
         if names:
-            act = partial(_install, request=request, site=site, remote=remote)
+            agrees = address_consent(terms, yes=yes) if remote else None
+            act = partial(_install, request=request, site=site, agrees=agrees)
             outcomes = [each(text, act) for text in names]
         else:
             outcomes = sync.install_all(site, locked=locked)
@@ -151,11 +153,13 @@ def _report_lent(
     return code or clients.tell_lent(terms, lent)
 
 
-def _install(text: str, *, request: Request, site: Site, remote: bool) -> Outcome:
+def _install(
+    text: str, *, request: Request, site: Site, agrees: Callable[[Entry], bool] | None
+) -> Outcome:
     if _is_address(text):
         return own.add(Own(request.name or own.name_of(text), url=text), site)
-    if remote:
-        return own.connect(text, request.name, site)
+    if agrees is not None:
+        return own.connect(text, request.name, site, agrees)
     return story.install(_meant(text, request, site), site)
 
 
@@ -164,7 +168,7 @@ def _meant(text: str, request: Request, site: Site) -> Request:
     folder = folder_of(text, Path.cwd())
     if folder is None:
         return replace(request, text=text)
-    name = request.name or short_name(folder.name)
+    name = request.name if request.name is not None else short_name(folder.name) or None
     return replace(request, text=folder_request(folder, site.bench.base), name=name)
 
 

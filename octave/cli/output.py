@@ -28,6 +28,11 @@ def safe(text: str) -> str:
     return _HIDDEN.sub(_escape, text.replace("\r\n", "\n"))
 
 
+def one_line(text: str) -> str:
+    """Return `safe(text)` that cannot look like further lines of Octave's own."""
+    return safe(text).replace("\n", "\\n")
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 0x100:

@@ -31,7 +31,10 @@ def uninstall(
     terms = manners(context)
     began = time.monotonic()
     with open_site(terms) as site:
-        outcomes = [each(name, lambda name: remove(name, site, purge=purge)) for name in names]
+        outcomes = [
+            each(name, lambda name: remove(name, site, purge=purge))
+            for name in dict.fromkeys(names)
+        ]
     return report(terms, outcomes, time.monotonic() - began)
 
 

@@ -5,6 +5,7 @@ Nothing of Octave's own gets into stdout, which belongs to the protocol.
 
 import fcntl
 import os
+import shlex
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -14,7 +15,7 @@ import typer
 from octave.cli.completion import registry_names
 from octave.cli.options import Manners, manners
 from octave.cli.site_options import EnvFileOption, EnvOption, RegistryOption, YesOption
-from octave.errors import StartFailed
+from octave.errors import StartFailed, UsageError
 from octave.packages import manifest, one_off, variables
 from octave.packages.one_off import Found, Launch, Wish
 from octave.packages.variables import Answers
@@ -38,6 +39,7 @@ def run(
     yes: YesOption = False,
 ) -> int:
     """Run a server once on stdin and stdout, without installing it: SPEC -- ARG..."""
+    _require_package(spec)
     terms = manners(context)
     answers = Answers(tuple(env or ()), variables.read_file(env_file) if env_file else {})
     wish = Wish(spec, executable, _registries(terms, spec, registry))
@@ -49,6 +51,18 @@ def run(
             found = _fetched(terms, wish, registry, offline=offline, yes=yes)
         launch = one_off.launch(home, wish, found, words or (), answers, os.environ)
         _become(launch, descriptor, spec)
+
+
+def _require_package(text: str) -> None:
+    """Refuse what nothing can be fetched of: it would have to be installed."""
+    is_address = text.lower().startswith(("https://", "http://"))
+    is_place = text in {".", ".."} or text.startswith(("./", "../", "/", "folder:"))
+    if is_address or is_place:
+        raise UsageError(
+            f"`{text}` is {'an address' if is_address else 'a place on this machine'}, and "
+            "`octave run` fetches packages",
+            hint=f"`octave install {shlex.quote(text)}`, then `octave proxy NAME` speaks for it",
+        )
 
 
 def _registries(terms: Manners, text: str, registry: str | None) -> dict[str, str]:

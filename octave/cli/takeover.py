@@ -59,7 +59,7 @@ def import_servers(
     plan = _plan(terms, client, only or [], keep=keep, asks=can_ask(yes=yes) and not dry_run)
     if dry_run or not plan.rows:
         return _only_shown(terms, plan, time.monotonic() - began, dry_run=dry_run)
-    if not terms.as_json and not (terms.quiet and yes):
+    if can_ask(yes=yes) or not (terms.as_json or (terms.quiet and yes)):
         _tell(plan)
     if not yes:
         _ask_consent(client)

@@ -90,7 +90,7 @@ def _agrees(terms: Manners, change: Change, *, yes: bool, dry_run: bool) -> bool
         for line in _lines(change):
             tell(safe(line))
     if not asks:
-        return not dry_run
+        return yes and not dry_run
     return confirm(f"Update {change.before.name}?")
 
 

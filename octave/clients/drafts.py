@@ -20,7 +20,9 @@ from octave.clients.references import Copied, Meaning, Question, Unclear
 from octave.errors import OctaveError, UsageError
 from octave.packages import entries, variables
 from octave.packages.entries import PackageChoice
+from octave.packages.imitation import imitated
 from octave.packages.names import check_header, check_variable
+from octave.packages.registry import Registry, bundled_folder
 from octave.settings import Reference
 
 
@@ -281,6 +283,9 @@ def _packaged(base: Draft, found: Package, env: Mapping[str, Meaning], known: Kn
     said = {variable.name: variable.secret for variable in choice.variables} if choice else {}
     usual = choice.executable if choice else None
     warnings = entry.notes_for(choice)[:1] if entry and choice and _is_past(entry, choice) else ()
+    meant = None if entry else imitated(found.kind, found.name, Registry(bundled_folder()))
+    if meant is not None:
+        warnings = (f"`{found.kind}:{found.name}` looks like `{meant}`, and is another package",)
     return replace(
         base,
         package=f"{found.kind}:{found.name}",

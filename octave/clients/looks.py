@@ -7,6 +7,7 @@ No reason quotes the value.
 import math
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from octave.packages import variables
 
@@ -71,6 +72,20 @@ def why_value(value: str) -> str | None:
     if assigned is not None and "/" not in assigned[1]:
         return why_secret(assigned[1], assigned[2])
     return "it looks random" if any(map(_is_random, _RUN.findall(value))) else None
+
+
+def in_clear(words: Sequence[str]) -> Iterator[str]:
+    """Yield what a command line gives a secret to: its flag, else `ARG` and the word's number."""
+    flag = ""
+    for number, word in enumerate(words, 1):
+        name, equals, inner = word.partition("=")
+        is_flag = re.match(r"--?[A-Za-z]", word) is not None
+        if is_flag and not equals:
+            flag = word
+            continue
+        if why_secret(name, inner) if is_flag else why_secret(flag, word):
+            yield name if is_flag else flag or f"ARG{number}"
+        flag = ""
 
 
 def is_secret_name(name: str) -> bool:

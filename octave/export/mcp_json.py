@@ -12,6 +12,7 @@ from octave.clients import looks
 from octave.clients.table import Command
 from octave.export.subject import Exported, Item, Subject
 from octave.home import Workspace
+from octave.packages import containers
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Reference, Value
 
@@ -39,7 +40,7 @@ def standing_alone(subject: Subject) -> Exported:
     for variable in subject.variables:
         if variable.server in servers:
             notes.append(f"set `{variable.name}` for `{variable.server}`: {variable.what}")
-    if any(item.pin is not None for item in subject.items):
+    if any(item.pin is not None and item.pin.kind in {"npm", "pypi"} for item in subject.items):
         notes.append("npx and uvx look up anew what a package depends on: only it has its version")
     if subject.variables:
         notes.append("Claude Desktop does not replace `${NAME}`: put the values there by hand")
@@ -99,7 +100,18 @@ def _uvx(item: Item, pin: Pin) -> list[str]:
     return ["uvx", "--from", f"{pin.package}=={pin.version}", *limits, pin.entry]
 
 
-_LAUNCHERS: Mapping[str, Callable[[Item, Pin], Sequence[str]]] = {"npm": _npx, "pypi": _uvx}
+def _docker(item: Item, pin: Pin) -> list[str]:
+    names = dict.fromkeys((*pin.env, *item.server.env, *item.server.pass_env))
+    passed = [word for name in names for word in ("-e", name)]
+    image = containers.reference(pin.package, pin.integrity)
+    return ["docker", "run", "-i", "--rm", "--init", *passed, image]
+
+
+_LAUNCHERS: Mapping[str, Callable[[Item, Pin], Sequence[str]]] = {
+    "npm": _npx,
+    "pypi": _uvx,
+    "oci": _docker,
+}
 
 
 def _lost(item: Item) -> Iterator[str]:
@@ -109,6 +121,8 @@ def _lost(item: Item) -> Iterator[str]:
         yield "which of its tools are shown is not carried over"
     if item.pin is not None and item.pin.kind == "npm" and item.pin.constraints:
         yield f"npx knows no limits such as `{item.pin.constraints[0]}`"
+    if server.mounts:
+        yield "which folders its container sees is not carried over"
     if any("${" in word for word in (*server.args, *server.env.values()) if isinstance(word, str)):
         yield "it has a `${` that is meant as it stands, and AI tools replace it"
 

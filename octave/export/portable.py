@@ -32,8 +32,12 @@ USER = 1000
 SERVE = ["octave", "serve", "--host", "0.0.0.0", "--allow-remote"]
 _PYTHONS = ("3.12", "3.13", "3.14", "3.11")
 """Of the images, the one with most wheels first."""
-_KINDS = ("npm", "pypi")
-"""What needs nothing but Octave; a container in a container needs more."""
+_LEFT = {
+    "folder": "a folder of this machine",
+    "mcpb": "a bundle, which may hold programs for this machine alone",
+    "oci": "a container, which needs docker or podman in the other one",
+}
+"""What needs more than Octave, and why, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,8 @@ def _is_carried(item: Item, note: Callable[[str], None]) -> bool:
         reason = f"`{server.command[0]}` is a program of this machine"
     elif server.url is not None and looks.why_value(server.url) is not None:
         reason = "its address holds a secret"
-    elif item.pin is not None and item.pin.kind not in _KINDS:
-        reason = f"`{server.package}` needs more than Octave"
+    elif item.pin is not None and item.pin.kind in _LEFT:
+        reason = f"`{server.package}` is {_LEFT[item.pin.kind]}"
     if reason:
         note(f"`{server.name}` is left out: {reason}")
     return not reason

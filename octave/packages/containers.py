@@ -312,6 +312,17 @@ class Run:
 
 
 def argv(wanted: Run) -> tuple[str, ...]:
+    """Return `command` with what sees to it that the container ends with it.
+
+    Raises:
+        StartFailed: as `command`.
+    """
+    tool, _, *words = command(wanted)
+    launcher = (sys.executable, "-I", "-S", container_launcher.__file__)
+    return (*launcher, tool, wanted.server, *words)
+
+
+def command(wanted: Run) -> tuple[str, ...]:
     """Return the command that runs the container, up to the image's own arguments.
 
     Raises:
@@ -330,8 +341,7 @@ def argv(wanted: Run) -> tuple[str, ...]:
         words += ["-e", name]
     for mount in wanted.mounts:
         words += ["--mount", _mount(mount)]
-    launcher = (sys.executable, "-I", "-S", container_launcher.__file__)
-    return (*launcher, wanted.tool, wanted.server, *words, wanted.image)
+    return (wanted.tool, "run", *words, wanted.image)
 
 
 def _mount(text: str) -> str:

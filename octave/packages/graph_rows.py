@@ -65,6 +65,11 @@ def marked(rows: Iterable[Row], mark: str) -> frozenset[str]:
     return frozenset(row_name(row) for row in rows if row.get(mark))
 
 
+def buildable(rows: Iterable[Row]) -> frozenset[str]:
+    """Return the packages that may be built from their source, where that is allowed."""
+    return frozenset(row_name(row) for row in rows if "path" not in row)
+
+
 def in_order(rows: Iterable[Row]) -> list[Row]:
     """Return `rows` by path or name; whatever order they came in, they give the same list."""
     return sorted(

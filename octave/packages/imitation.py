@@ -23,8 +23,10 @@ _COMMON = frozenset(("mcp", "mcpserver", "server", "servermcp", "cli", "core"))
 def imitated(kind: str, package: str, registry: Registry) -> str | None:
     """Return the known package, `npm:NAME` or `pypi:NAME`, that `package` may be mistaken for.
 
-    None where it is known itself, or looks like no other.
+    None where it is known itself, or looks like no other. A folder is nobody's name.
     """
+    if kind == "folder":
+        return None
     known = {
         (choice.kind, choice.identifier.partition("[")[0]): entry.short_name
         for entry in registry.entries()

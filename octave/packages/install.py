@@ -5,12 +5,14 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from octave.errors import NotTrusted, OctaveError, UsageError
 from octave.packages import (
+    allowed,
     bundles,
     ledger,
     lockfile,
@@ -23,10 +25,9 @@ from octave.packages import (
 )
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
-from octave.packages.names import split_package
 from octave.packages.placement import Placed, Site, place, undone_on_error
 from octave.packages.plan import Consent, plan_of, require_answerable
-from octave.packages.resolve import Choice, answers, choose, described, pin_of
+from octave.packages.resolve import Choice, answers, described, meant, pin_of
 from octave.packages.secrets import Kept, Secrets, stored
 from octave.packages.variables import Answers, Given
 from octave.settings import Value
@@ -37,7 +38,7 @@ class Request:
     """One thing to install."""
 
     text: str
-    """As `choose` reads it, a folder as it is typed, or the path of a bundle."""
+    """As `meant` reads it, a folder as it is typed, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
     answers: Answers = field(default_factory=Answers)
@@ -104,11 +105,11 @@ def install(request: Request, site: Site) -> Outcome:
         with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
-            # A folder has no version that says whether it is still the locked one.
-            pin = pin if answers(pin, server) and choice.kind != "folder" else agreed
+            pin = pin if answers(pin, server) and not choice.names_folder else agreed
             if not answers(pin, server):
                 pin = resolved(choice, server, site)
             assert pin is not None
+            allowed.require_there(pin, request.scripts, request.builds)
             placed = place(pin, wanted, server, choice.known, site)
             write_down(site, placed, _table(server, request, given))
     site.changed()
@@ -120,14 +121,18 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
 
     Raises:
         UsageError: it allows what its kind of package does not do, or gives no usable name.
-        ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `choose`.
+        ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `meant`.
     """
     request = replace(request, text=bundles.from_file(request.text, site.bench))
-    choice = described(choose(request.text, site.registry), site.bench)
+    wanted, pins = (
+        manifest.load(site.workspace.manifest),
+        lockfile.read(site.workspace.lockfile).pins,
+    )
+    choice = described(meant(request.text, wanted, pins, site.registry), site.bench)
     if choice.entry is not None and choice.entry.registry:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
-    _require_allowable(request, choice)
+    allowed.require_names(choice, request.text, request.scripts, request.builds)
     return request, choice, _name_for(request, choice)
 
 
@@ -159,6 +164,7 @@ def _agreed(
     store.prepare(site.workspace.home)
     with store.locked(site.workspace.home, name, site.bench.progress):
         pin = resolved(choice, server, site)
+        allowed.require_there(pin, request.scripts, request.builds)
         staging = store.stage(site.workspace.home, name)
         try:
             plan = plan_of(pin, choice, server, site, staging)
@@ -167,7 +173,8 @@ def _agreed(
     site.bench.progress("")
     if not consent.agrees(replace(plan, looks_like=looks_like)):
         raise NotTrusted(
-            f"`{name}` was not installed, as you said", hint=f"octave info {request.text}"
+            f"`{name}` was not installed, as you said",
+            hint=f"octave install {shlex.quote(request.text)} --dry-run",
         )
     return pin
 
@@ -200,27 +207,6 @@ def _name_for(request: Request, choice: Choice) -> str:
             hint="use up to 40 lower-case letters, digits and dashes",
         )
     return name
-
-
-def _require_allowable(request: Request, choice: Choice) -> None:
-    """Refuse to allow what packages of another kind do."""
-    for kind, flag, names in (
-        ("npm", "--allow-scripts", request.scripts),
-        ("pypi", "--allow-build", request.builds),
-    ):
-        if names and choice.kind != kind:
-            raise UsageError(
-                f"`{flag}` goes with {_CALLED[kind]} packages, and `{choice.source}` is none",
-                hint=f"octave install {request.text}",
-            )
-        for name in names:
-            try:
-                split_package(f"{kind}:{name}")
-            except ValueError as error:
-                raise UsageError(f"`{flag}`: {error}", hint=f"`{flag} PACKAGE`") from None
-
-
-_CALLED = {"npm": "npm", "pypi": "PyPI"}
 
 
 def _settled(wanted: Manifest, name: str) -> set[str]:

@@ -34,6 +34,13 @@ class Place:
         flags = node_flags.arguments(self.record, self.server.node_flags)
         return (interpreter, *flags, *entry)
 
+    def shown(self) -> tuple[str, ...]:
+        """Return `command` as a person would type it; raises as that."""
+        if self.record.kind != "oci":
+            return self.command()
+        words = store.absolute(self.record.command, self.folder, self.workspace.home)
+        return containers.command(self._run(words[0]))
+
     def fixed(self, lookup: Lookup) -> tuple[str, ...]:
         """Return the arguments of the record; `lookup` gives what a bundle takes from variables."""
         words = tuple(map(self._filled, self.record.args))

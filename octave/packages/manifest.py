@@ -233,8 +233,8 @@ _BELONGS: Mapping[str, str] = {
 """Keys that mean something beside one source only."""
 _KINDS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "node_flags": (("npm", "mcpb"), "npm packages and bundles"),
-    "allow_scripts": (("npm",), "npm packages"),
-    "allow_build": (("pypi",), "PyPI packages"),
+    "allow_scripts": (("npm", "folder"), "npm packages and folders"),
+    "allow_build": (("pypi", "folder"), "PyPI packages and folders"),
     "mounts": (("oci",), "container images"),
 }
 """Keys that mean something to some kinds of packages only, and those for a person."""

@@ -6,7 +6,7 @@ server's tools stay listed from the file. Every list item is the exact text the 
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,15 +71,7 @@ class Offered:
 
     def names(self, kind: str = "tools") -> tuple[str, ...]:
         """Return the `name` of each item of a list that has one, in the server's order."""
-        return tuple(filter(None, map(_name_of, self.lists.get(kind, ()))))
-
-
-def _name_of(item: bytes) -> str:
-    try:
-        return msgspec.json.decode(item, type=_Named).name
-    except (ValueError, RecursionError):
-        # Servers list what they like.
-        return ""
+        return tuple(_names(self.lists.get(kind, ())))
 
 
 def save(path: Path, offered: Offered, version: str, digest: str) -> None:
@@ -134,8 +126,17 @@ def kept_names(path: Path) -> tuple[str, ...]:
     """Return the names of the tools that `path` keeps, of whatever version; none: not readable."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         tools = msgspec.json.decode(path.read_bytes(), type=_File).lists.get("tools", [])
-        return tuple(msgspec.json.decode(tool, type=_Named).name for tool in tools)
+        return tuple(_names(tools))
     return ()
+
+
+def _names(items: Iterable[bytes | msgspec.Raw]) -> Iterator[str]:
+    for item in items:
+        # What a server says amiss of one tool costs none of the others.
+        with contextlib.suppress(ValueError, RecursionError):
+            name = msgspec.json.decode(item, type=_Named).name
+            if name:
+                yield name
 
 
 def _is_readable(text: bytes) -> bool:

@@ -42,7 +42,7 @@ class Wish:
     """What is to be run."""
 
     text: str
-    """`NAME[@RANGE]`, `npm:PKG[@RANGE]` or `pypi:PKG[@RANGE]`."""
+    """`NAME[@RANGE]`, `npm:PKG[@RANGE]`, `pypi:PKG[@RANGE]`, an image or a bundle; no folder."""
     executable: str | None = None
     """Which of the package's executables; None: the one that is plainly meant."""
     registries: Mapping[str, str] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from octave.packages.one_off import Found, Wish
 from octave.packages.placement import Site, place, undone_on_error
 from octave.packages.plan import Consent, require_answerable
 from octave.packages.registry import Lookup
-from octave.packages.resolve import Choice, choose
+from octave.packages.resolve import Choice, choose, described
 
 _NAMELESS = "server"
 """What a server is called whose package gives no usable name."""
@@ -38,7 +38,7 @@ def fetch(
     bench.home.prepare()
     site = Site(Workspace.of_home(into), registry, bench, check=_never, start=False)
     try:
-        choice = choose(wish.text, registry)
+        choice = described(choose(wish.text, registry), bench)
         if before is None:
             consent = Consent(lambda _: True, is_given=is_agreed)
             require_answerable(choice, consent, f"octave run {wish.text}")

@@ -7,7 +7,7 @@ configuration, a login or the network is added unchecked, with a warning.
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from octave.errors import (
     AuthorizationNeeded,
     InstallFailed,
     ManifestError,
+    NotTrusted,
     RemoteUnreachable,
     StartFailed,
     UsageError,
@@ -35,6 +36,7 @@ from octave.packages import (
     workspaces,
 )
 from octave.packages.definitions import pins_of
+from octave.packages.entries import Entry
 from octave.packages.install import Outcome, tell_place
 from octave.packages.launch import LaunchSpec
 from octave.packages.manifest import Manifest, ServerEntry, Value, is_server_name
@@ -103,10 +105,15 @@ def name_of(url: str) -> str:
 _GENERIC = frozenset(("www", "api", "mcp"))
 
 
-def connect(text: str, name: str | None, site: Site) -> Outcome:
+def connect(
+    text: str, name: str | None, site: Site, agrees: Callable[[Entry], bool] = lambda _: True
+) -> Outcome:
     """Add the server that the registry calls `text` at the place where it is hosted, as `name`.
 
+    `agrees` shows where that is, the first of the entry's remotes, and tells whether it may be.
+
     Raises:
+        NotTrusted: it may not.
         InstallFailed: it is hosted nowhere.
         UsageError: it wants a header that only a person can fill in; or as `add`.
         NotFound: the registry does not know it, as `Registries.get` says.
@@ -126,6 +133,9 @@ def connect(text: str, name: str | None, site: Site) -> Outcome:
             f"`{entry.request}` wants {' and '.join(f'`{header}`' for header in needed)}",
             hint=f"octave add {called} {remote.url} {words}",
         )
+    site.bench.progress("")
+    if not agrees(entry):
+        raise NotTrusted(f"`{called}` was not added, as you said")
     return add(Own(called, url=remote.url), site)
 
 

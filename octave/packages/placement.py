@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -208,9 +209,10 @@ def _scripts_named(pin: Pin) -> Iterator[None]:
     except StartFailed as error:
         idle = sorted(marked(pin.graph, "hasInstallScript") - marked(pin.graph, "runScripts"))
         if idle and not (error.hint or "").startswith("octave "):
+            source = shlex.quote(f"{pin.kind}:{pin.package}")
             error.hint = (
                 "it may need an install script, which was not run: "
-                f"`octave install npm:{pin.package} --allow-scripts {','.join(idle)}`"
+                f"`octave install {source} --allow-scripts {','.join(idle)}`"
             )
         raise
 

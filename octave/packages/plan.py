@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from octave.errors import Ambiguous, MissingAnswer, OctaveError
-from octave.packages import node_flags, store, variables
+from octave.packages import specs, store, variables
 from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.graph_rows import marked
+from octave.packages.graph_rows import buildable, marked
 from octave.packages.imitation import imitated
+from octave.packages.launch_place import Place
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import ServerEntry
 from octave.packages.placement import Site, record_of
@@ -77,8 +78,10 @@ class Plan:
 
     @property
     def builds(self) -> frozenset[str]:
-        """Packages that are built from source."""
-        return marked(self.pin.graph, "build")
+        """Packages that are built from source, a folder of Python's too: it was, to be locked."""
+        has_built = self.choice.kind == "folder" and bool(buildable(self.pin.graph))
+        own = {self.choice.source} if has_built else set()
+        return marked(self.pin.graph, "build") | own
 
     def as_json(self) -> dict[str, object]:
         """Return it as scripts get it."""
@@ -163,29 +166,32 @@ def plan_of(pin: Pin, choice: Choice, server: ServerEntry, site: Site, staging: 
     return Plan(
         pin,
         choice,
-        tuple(_command(pin, told.entry, server, site)),
+        _command(pin, told.entry, server, site),
         told,
         tuple(_variables(pin, choice, server, site.bench.environ)),
     )
 
 
-def _command(pin: Pin, entry: str, server: ServerEntry, site: Site) -> Iterator[str]:
+def _command(pin: Pin, entry: str, server: ServerEntry, site: Site) -> tuple[str, ...]:
     home = site.workspace.home
     folder = home.servers / pin.name / pin.folder
-    if not pin.entry and not entry:
-        return
     whole = replace(pin, entry=pin.entry or entry)
+    if not whole.entry and pin.kind != "oci":
+        return ()
+
+    def lookup(name: str) -> str | None:
+        if name in server.env or name in server.pass_env:
+            # A value may be a secret.
+            return f"${name}"
+        return site.bench.environ.get(name) if name in specs.PASSED else None
+
     try:
         argv = ECOSYSTEMS[pin.kind].argv(whole, folder, site.bench)
+        record = record_of(whole, store.portable(argv, folder, home))
+        place = Place(site.workspace, server, record, folder)
+        return (*place.shown(), *place.fixed(lookup), *map(str, server.args))
     except OctaveError:
-        return
-    record = record_of(whole, store.portable(argv, folder, home))
-    yield argv[0]
-    yield from node_flags.arguments(record, server.node_flags)
-    yield from argv[1:]
-    data = str(site.workspace.data(server.name))
-    yield from (word.replace("{data}", data) for word in pin.args)
-    yield from map(str, server.args)
+        return ()
 
 
 def _variables(

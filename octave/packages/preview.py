@@ -15,6 +15,7 @@ from octave.packages.lockfile import Pin
 _MODULES = {
     "npm": "octave.packages.ecosystems.npm_preview",
     "pypi": "octave.packages.ecosystems.pypi_preview",
+    "mcpb": "octave.packages.ecosystems.mcpb_preview",
 }
 """Loaded like the ecosystems: when somebody wants them."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from octave.errors import OctaveError
 from octave.home import Home, private_folder
-from octave.packages import ledger, lockfile, manifest, store, variables, workspaces
+from octave.packages import allowed, ledger, lockfile, manifest, store, variables, workspaces
 from octave.packages.imitation import imitated
 from octave.packages.install import Request, as_wanted, wish_of
 from octave.packages.lockfile import Pin
@@ -52,6 +52,8 @@ def rehearse(request: Request, site: Site) -> Rehearsed:
     given = variables.sort(name, words, choice.known, site.bench.environ)
     server = as_wanted(before, choice, request, name, given)
     found = _rehearsed(server, choice, site)
+    if found.plan is not None:
+        allowed.require_there(found.plan.pin, request.scripts, request.builds)
     if choice.entry is not None or found.plan is None:
         return found
     looks_like = imitated(choice.kind, choice.package, Registry(bundled_folder()))
@@ -82,12 +84,13 @@ def _rehearsed_wanted(server: ServerEntry, site: Site) -> Rehearsed:
 
 
 def _rehearsed(server: ServerEntry, choice: Choice, site: Site) -> Rehearsed:
-    pin = lockfile.read(site.workspace.lockfile).pins.get(server.name)
-    is_locked = answers(pin, server)
+    pin = locked = lockfile.read(site.workspace.lockfile).pins.get(server.name)
+    is_locked = answers(locked, server)
     with _scratch(site) as (folder, scratch):
         (folder / "resolve").mkdir()
-        if pin is None or not is_locked:
+        if pin is None or not is_locked or choice.names_folder:
             pin = _pin(choice, server, folder / "resolve", scratch)
+            is_locked = is_locked and locked is not None and locked.folder == pin.folder
         (folder / "plan").mkdir()
         plan = plan_of(pin, choice, server, site=scratch, staging=folder / "plan")
         is_present = store.find(site.workspace.home, server.name, pin.folder) is not None

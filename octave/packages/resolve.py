@@ -1,18 +1,26 @@
 """From what a person asked for to a `Pin`: which package is meant, then exactly which bytes."""
 
+import contextlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from octave.errors import InstallFailed, IntegrityFailed, UsageError
+from octave.errors import (
+    InstallFailed,
+    IntegrityFailed,
+    NotFound,
+    RegistryUnreachable,
+    UsageError,
+)
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Wanted
-from octave.packages.graph_rows import marked
+from octave.packages.graph_rows import buildable, marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
-from octave.packages.manifest import ServerEntry
+from octave.packages.manifest import Manifest, ServerEntry
 from octave.packages.names import NoHash, check_range, pypi_name, split_image, split_package
 from octave.packages.registry import Entry, Lookup, PackageChoice, Registry, bundled_folder
 
@@ -42,6 +50,11 @@ class Choice:
     def source(self) -> str:
         """The manifest's `package` value."""
         return f"{self.kind}:{self.package}"
+
+    @property
+    def names_folder(self) -> bool:
+        """Whether a folder was asked for, whose version does not say if it is the locked one."""
+        return self.kind == "folder" and self.request == self.source
 
 
 def folder_of(text: str, here: Path) -> Path | None:
@@ -85,6 +98,31 @@ def choose(text: str, registry: Lookup) -> Choice:
     known = entry.preferred()
     _check_range(known.kind, version_range)
     return Choice(name, entry.short_name, known.kind, known.identifier, version_range, entry, known)
+
+
+def meant(text: str, wanted: Manifest, pins: Mapping[str, Pin], registry: Lookup) -> Choice:
+    """As `choose`; the name of a server that `wanted` has a package for means that package.
+
+    Raises:
+        UsageError, NotFound, RegistryUnreachable, InstallFailed.
+    """
+    name, version_range = (text, "*") if ":" in text else _split_range(text)
+    server = wanted.servers.get(name)
+    if server is None or server.package is None:
+        return choose(text, registry)
+    with contextlib.suppress(NotFound, RegistryUnreachable, InstallFailed):
+        found = choose(text, registry)
+        if found.source == server.package:
+            return found
+    if version_range != "*":
+        _check_range(split_package(server.package)[0], version_range)
+        server = replace(server, version=version_range)
+    try:
+        return of_manifest(server, registry)
+    except (NotFound, RegistryUnreachable, InstallFailed):
+        if not answers(pins.get(name), server):
+            raise
+        return of_manifest(server, registry, is_locked=True)
 
 
 def of_manifest(server: ServerEntry, registry: Lookup, *, is_locked: bool = False) -> Choice:
@@ -242,9 +280,12 @@ def difference(pin: Pin | None, server: ServerEntry) -> str:
     missing = sorted(set(server.constraints) - set(pin.constraints))
     if missing:
         return f"is locked without the constraint `{missing[0]}`"
+    # A version may have given up the script or the dependency that was allowed to its predecessor.
+    scripts = marked(pin.graph, "hasInstallScript").intersection(server.allow_scripts)
+    builds = buildable(pin.graph).intersection(map(pypi_name, server.allow_build))
     for key, mark, wanted in (
-        ("allow_scripts", "runScripts", frozenset(server.allow_scripts)),
-        ("allow_build", "build", frozenset(map(pypi_name, server.allow_build))),
+        ("allow_scripts", "runScripts", scripts),
+        ("allow_build", "build", builds),
     ):
         if marked(pin.graph, mark) != wanted:
             return f"is locked with another `{key}`"

@@ -17,6 +17,7 @@ from octave.errors import (
     VersionNotFound,
 )
 from octave.packages import (
+    allowed,
     bundles,
     ledger,
     lockfile,
@@ -160,7 +161,6 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         placed = _placed(choice, server, before, after, site)
         _require_as_good(record, placed)
         change = _change(before, placed, site)
-        site.bench.progress("")
         if change.tools is not None and placed.offered is not None:
             facts["toolChanges"] = _tools_json(change.tools)
             looks = neighbours.suspicions_of(workspace, name, placed.offered)
@@ -226,6 +226,8 @@ def _newest(choice: Choice, server: ServerEntry, before: Pin, site: Site) -> Pin
 
 
 def _placed(choice: Choice, server: ServerEntry, before: Pin, after: Pin, site: Site) -> Placed:
+    for note in allowed.in_vain(after, server):
+        site.bench.note(note)
     wanted = manifest.load(site.workspace.manifest)
     try:
         placed = place(after, wanted, server, choice.known, site)
@@ -255,6 +257,8 @@ def _require_as_good(record: Record, placed: Placed) -> None:
 def _change(before: Pin, placed: Placed, site: Site) -> Change:
     known = offered.load(site.workspace.catalogue(before.name), before.version, before.graph_digest)
     offer = placed.offered
+    # It is shown now, and asked about.
+    site.bench.progress("")
     return Change(
         before,
         placed.pin,

@@ -265,7 +265,8 @@ def test_one_that_is_not_to_be_started_is_not(desk: Desk) -> None:
 
 def test_it_can_be_uninstalled_again(desk: Desk) -> None:
     desk.octave("add", "mine", "-e", "X_TOKEN", "--", *GOOD, environ={"X_TOKEN": VALUE})
-    assert desk.octave("uninstall", "mine", "--purge", "-q").told == (0, "removed mine\n", "")
+    done = desk.octave("uninstall", "mine", "mine", "--purge", "-q")
+    assert done.told == (0, "removed mine\n", "")
     assert desk.octave("list", "--json").json == []
     assert desk.octave("secret", "list", "--json").json == []
     assert not (desk.home / "data" / "mine").exists()
@@ -325,6 +326,16 @@ def test_a_secret_in_an_address_gets_a_note_without_it(desk: Desk) -> None:
     assert done.stderr.splitlines()[0] == (
         "note: `farApiKey` in the address looks like a secret, and `octave.toml` has it in clear"
     )
+    assert VALUE not in done.stderr
+
+
+def test_a_secret_in_a_command_gets_a_note_without_it(desk: Desk) -> None:
+    words = (*GOOD, "--mode", "x", f"--far-token={VALUE}", "--api-key", VALUE)
+    done = desk.octave("add", "mine", "--no-start", "--", *words)
+    assert done.code == 0
+    notes = [line for line in done.stderr.splitlines() if "in clear" in line]
+    assert [note.split("`")[1] for note in notes] == ["--far-token", "--api-key"]
+    assert "`octave secret set mine API_KEY`" in notes[1]
     assert VALUE not in done.stderr
 
 

@@ -105,6 +105,7 @@ def test_a_refusal_leaves_everything_as_it_was(changing: Desk) -> None:
 
     assert b"add: another definition than was approved" in shown
     assert b"Approve 2 definitions?" in shown
+    assert b"not approved yet" in shown, "nobody is asked about what was not shown"
     assert code == 7
     assert kept.read_bytes() == before
     assert add(changing)[0] == 7

@@ -32,13 +32,14 @@ def test_an_unknown_package_needs_a_yes_and_no_registry_is_asked_before(world: W
 
 def test_what_is_shown_is_the_whole_truth(world: World) -> None:
     world.offer("story-good", ECHO, author="Mallory \x1b[2J")
-    words = ("--arg", "--deep", "--arg", "a b", "-e", "X_TOKEN", "-e", "MODE=fast")
+    args = ("--arg", "--deep", "--arg", "a b", "--arg", "a\n  publisher")
+    words = (*args, "-e", "X_TOKEN", "-e", "MODE=fast")
     done = world.octave("install", "pypi:story-good", *words, environ={"X_TOKEN": "hush-0815"})
     assert done.code == 0, done.stderr
     record = world.record("story-good")
     place = world.home / "servers" / world.installed()[0]
     command = " ".join(word.replace("{folder}", str(place)) for word in record["command"])
-    assert f"  runs: {command} --deep 'a b'\n" in done.stderr
+    assert f"  runs: {command} --deep 'a b' 'a\\n  publisher'\n" in done.stderr
     assert "not in Octave's registry; nobody vouches for it\n" in done.stderr
     assert "  publisher, by its own account: Mallory \\x1b[2J\n" in done.stderr
     assert "  variables: MODE, X_TOKEN (secret)\n" in done.stderr

@@ -94,6 +94,12 @@ def test_a_dry_run_shows_everything_but_secrets_and_does_nothing(world: World) -
     assert TOKEN not in done.stdout
 
 
+def test_a_package_that_looks_like_a_known_one_is_said_to(world: World) -> None:
+    write(world, ".claude.json", {"tim": {"command": "uvx", "args": ["mcp-server-tim"]}})
+    said = "note: `pypi:mcp-server-tim` looks like `pypi:mcp-server-time`, and is another package"
+    assert said in world.octave("import", "--dry-run").stdout
+
+
 def test_as_json_everything_is_there_but_secrets(world: World) -> None:
     write(world, ".claude.json", {"mine": {**OWN, "env": {"TOKEN": TOKEN}}, "off": {}})
     (world.root / ".codex").mkdir()
@@ -160,8 +166,9 @@ def test_nobody_to_ask_is_told_the_flag_and_nothing_is_done(world: World) -> Non
 
 def test_on_a_terminal_no_is_no_and_yes_is_yes(world: World) -> None:
     file = write(world, ".claude.json", {"own": OWN})
-    code, shown = asked(world, world.cwd, "n", "import")
+    code, shown = asked(world, world.cwd, "n", "import", "--json")
     assert (code, "Take them over? [y/N]" in shown) == (1, True)
+    assert "1 server for" in shown, "nobody is asked about what was not shown"
     assert servers(file) == ["own"]
     code, shown = asked(world, world.cwd, "y", "import")
     assert code == 0, shown

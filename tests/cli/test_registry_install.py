@@ -1,12 +1,14 @@
 """`info` and `install` of what configured registries have: whose word counts and whose does not."""
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.packages.mcp_registry import Answer, RegistryServer, configure, package
-from tests.packages.story import GOOD, World
+from tests.cli.terminal import on_terminal
+from tests.packages.mcp_registry import Answer, RegistryServer, configure, item, package, server
+from tests.packages.story import GOOD, World, ended
 
 
 @pytest.fixture
@@ -45,6 +47,28 @@ def test_info_and_install_find_what_a_configured_registry_has(
     assert registry.url not in world.lockfile
     again = world.octave("info", "quokka", "--json").json
     assert (again["registryName"], again["installed"]["version"]) == ("com.example/quokka", "1.0")
+
+
+def test_an_address_that_only_a_registry_names_is_agreed_to(
+    world: World, registry: RegistryServer
+) -> None:
+    url = "https://quokka.example/mcp"
+    registry.items.append(
+        item(server("com.example/quokka", remotes=[{"type": "streamable-http", "url": url}]))
+    )
+    configure(world.home, company=registry.url)
+    words = ("quokka", "--remote", "--no-start")
+    asked = ended(world.run([sys.executable, "-m", "octave", "install", *words]))
+    assert (asked.code, "`octave install" not in asked.stderr) == (2, True)
+    assert "hint: octave install com.example/quokka --remote -y" in asked.stderr
+    assert "servers" not in world.manifest
+    question = [("Connect `quokka`? [y/N]: ", "")]
+    code, shown = on_terminal(world.environ, world.cwd, question, "install", *words)
+    assert (code, f"com.example/quokka: {url}, named by the registry `company`" in shown) == (
+        7,
+        True,
+    )
+    assert world.octave("install", *words).code == 0
 
 
 def test_what_is_locked_needs_no_registry(world: World, registry: RegistryServer) -> None:

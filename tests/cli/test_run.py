@@ -117,6 +117,14 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+def test_what_nothing_can_be_fetched_of_is_refused_with_what_to_do(world: World) -> None:
+    for asked in ("https://mcp.example/mcp", "./server", "folder:./server", "."):
+        done = world.octave("run", asked, "--json")
+        assert (done.code, done.stdout) == (2, ""), done.stderr
+        assert done.error["hint"].startswith(f"`octave install {asked}`, then `octave proxy")
+    assert not world.home.exists()
+
+
 def test_exit_code_and_signals_are_the_server_s(world: World) -> None:
     world.offer("story-ends", "import sys\nsys.exit(33)\n")
     world.offer("story-good", GOOD)

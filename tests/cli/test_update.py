@@ -117,6 +117,7 @@ def test_a_person_who_says_no_keeps_the_old_version(world: World) -> None:
     assert (child.returncode, out) == (0, "kept story-good 1.0\n")
     assert SHOWN in err
     assert "Update story-good? [y/N]" in err
+    assert SHOWN in err, "nobody is asked about what was not shown"
     assert world.state() == before
 
 

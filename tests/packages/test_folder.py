@@ -13,6 +13,7 @@ from octave.packages.ecosystems.folder_npm import files_of
 from tests.packages.forked import octave
 from tests.packages.npm_registry import NpmRegistry, package_tarball, running
 from tests.packages.story import SERVERS, World
+from tests.packages.test_release_age import days_ago
 
 NODE = """#!/usr/bin/env node
 const read = require("readline").createInterface({ input: process.stdin });
@@ -138,13 +139,44 @@ def test_a_folder_of_node_is_packed_locked_and_runs_apart_from_it(
 
 
 @needs_npm
+def test_its_dependencies_are_as_old_as_asked_and_their_scripts_run_if_named(
+    world: World, npm: NpmRegistry
+) -> None:
+    node_folder(
+        world,
+        npm,
+        dependencies={"dep": "^1.0.0", "made": "*"},
+        bin={"a": "./server.js", "b": "./server.js"},
+    )
+    npm.offer("made", scripts={"postinstall": "echo x > made"}, published=days_ago(1))
+    several = world.octave("install", "./mcp-notes", "-q")
+    assert several.code == 4
+    assert "`octave install folder:../cwd/mcp-notes --bin a`" in several.stderr
+    words = ("install", "./mcp-notes", "--bin", "a", "--allow-scripts", "made", "-q")
+    young = world.octave(*words, "--min-release-age", "7d")
+    assert (young.code, "that is 7d old" in young.stderr) == (4, True), young.stderr
+    assert world.octave(*words, "--check").code == 0
+    assert list(world.home.glob("servers/notes/*/node_modules/made/made"))
+    # What has no script any more is no reason to refuse an update, or a lock.
+    npm.offer("made", "2.0.0", published=days_ago(1))
+    done = world.octave("update", "-y")
+    assert done.code == 0, done.stderr
+    assert "runs no code of `made` while it is installed" in done.stderr
+    assert world.octave("lock", "--check").code == 0
+
+
+@needs_npm
 def test_what_changed_in_the_folder_comes_with_update_and_with_install(
     world: World, npm: NpmRegistry
 ) -> None:
     node_folder(world, npm)
     world.octave("install", "./mcp-notes", "-q")
+    assert world.octave("install", "notes", "-e", "MODE=x", "-q").stdout.startswith("present notes")
     node_folder(world, npm, "two")
     assert world.octave("install", "-q").stdout.startswith("present notes")
+    assert world.octave("install", "notes", "-q").stdout.startswith("present notes")
+    told = world.octave("install", "./mcp-notes", "--dry-run").stdout
+    assert told.startswith("would install notes"), "it is other than what is locked"
     assert world.call("notes", "said").stdout == "dep-one\n"
     done = world.octave("update", "-y", "-q")
     assert done.code == 0
@@ -213,8 +245,9 @@ def test_a_folder_that_cannot_be_packed_says_why(
 
 def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World) -> None:
     folder = python_folder(world)
-    done = world.octave("install", "-q", ".", cwd=folder)
-    assert done.told == (0, "installed hi 0.2.0 (3 tools)\n", "")
+    done = world.octave("install", ".", cwd=folder)
+    assert (done.code, done.stdout) == (0, "installed hi 0.2.0 (3 tools)\n")
+    assert "  RUNS the build code of: folder:../cwd/hi\n" in done.stderr
     assert str(world.root) not in world.lockfile
     shutil.rmtree(world.home / "servers")
     (kept,) = (world.home / "cache" / "wheels").glob("*/*.whl")
@@ -254,7 +287,8 @@ def test_what_is_no_folder_is_no_request(world: World, words: tuple[str, ...]) -
 
 
 def test_a_folder_without_a_package_points_to_add(world: World) -> None:
-    (world.cwd / "plain").mkdir()
-    done = world.octave("install", "./plain")
+    # What it is called is nobody's business: it imitates no package.
+    (world.cwd / "github").mkdir()
+    done = world.octave("install", "./github")
     assert done.code == 1
     assert "octave add NAME -- COMMAND" in done.stderr

@@ -76,7 +76,9 @@ def test_a_bundle_is_installed_with_what_the_user_configures_and_runs(
     assert (open_secret.code, world.installed()) == (2, [])
 
     pin = {"QUOKKA_PIN": "1234"}
-    done = world.octave("install", asked, "-e", "QUOKKA_PIN", "--json", environ=pin)
+    words = ("install", asked, "-e", "QUOKKA_PIN", "--json")
+    (row,) = world.octave(*words, "--dry-run", environ=pin).json["results"]
+    done = world.octave(*words, environ=pin)
     assert done.code == 0, done.stderr
     (result,) = done.json["results"]
     assert (result["name"], result["version"], result["checked"]) == ("quokka", "1.2.0", True)
@@ -90,6 +92,8 @@ def test_a_bundle_is_installed_with_what_the_user_configures_and_runs(
     assert "OUTSIDE" not in found["env"]
     place = world.home / "servers" / world.installed()[0] / "bundle"
     assert found["argv"] == [str(place / "server/main.py"), str(world.root / "a")]
+    assert row["plan"]["command"][1:] == found["argv"]
+    assert row["plan"]["publisher"]["maintainers"] == ["Somebody"]
     assert found["env"]["QUOKKA_PIN"] == "1234"
     assert found["env"]["WHERE"] == str(place / "x")
 

@@ -105,12 +105,22 @@ def test_an_image_is_locked_by_its_digest_and_run_with_names_of_variables_alone(
 
 
 def test_every_verb_knows_it(world: World, docker: DockerStandIn) -> None:
-    docker.publish(IMAGE, "latest", ECHO)
-    assert world.octave("install", f"oci:{IMAGE}").code == 0
+    digest = docker.publish(IMAGE, "latest", ECHO)
+    done = world.octave("install", f"oci:{IMAGE}")
+    assert done.code == 0
+    words = list(docker.asked("run")[-1].words)
+    shown = " ".join(["run", *words[3:]])
+    assert f"{IMAGE}@{digest}" in shown
+    assert f"  runs: {docker.folder}/docker {shown}\n" in done.stderr
     lockfile = world.lockfile
 
     (row,) = world.octave("list", "--json").json
     assert (row["kind"], row["version"], row["tools"]) == ("oci", "latest", 2)
+    made = world.octave("export", "mcp-json").json["mcpServers"]["quokka"]
+    assert (made["command"], made["args"][0], made["args"][-1]) == ("docker", "run", words[-1])
+    assert "is a container" in world.octave("export", "compose").stderr
+    again = world.octave("install", "quokka", "-e", "MODE=x", "--json")
+    assert again.json["results"][0]["status"] == "present"
     told_outdated = world.octave("outdated")
     assert (told_outdated.code, told_outdated.stdout) == (0, "")
     assert "only a pull can tell: `octave update quokka`" in told_outdated.stderr

@@ -5,11 +5,13 @@ from nowhere: it lies in the cache, and is packed anew from the folder where tha
 """
 
 import os
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from octave.errors import InstallFailed
+from octave.errors import InstallFailed, OctaveError
 from octave.packages.ecosystems.base import Bench, Ecosystem, Newest, Resolved, Wanted
 from octave.packages.ecosystems.folder_npm import NpmFolder
 from octave.packages.ecosystems.folder_pin import as_packed
@@ -46,7 +48,15 @@ class Folder:
         """Return what the folder holds now, with its whole graph."""
         folder = _existing(wanted.package, bench)
         bench.progress(f"packing {wanted.package}")
-        return _packer_of(folder).resolve(folder, wanted, staging, bench)
+        try:
+            return _packer_of(folder).resolve(folder, wanted, staging, bench)
+        except OctaveError as error:
+            # It has a name in no registry.
+            words = f"octave install {shlex.quote(f'{self.kind}:{wanted.package}')}"
+            error.hint = re.sub(
+                r"octave install (?:npm|pypi):[^\s`]+", lambda _: words, error.hint or ""
+            )
+            raise
 
     def check(self, pin: Pin, bench: Bench) -> None:
         """Refuse rows that do not hold together."""

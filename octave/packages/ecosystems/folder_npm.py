@@ -29,7 +29,7 @@ from octave.packages.ecosystems.npm_graph import (
     row_of,
     rows_from_lock,
 )
-from octave.packages.ecosystems.npm_versions import overrides_of, required_node
+from octave.packages.ecosystems.npm_versions import overrides_of, required_node, too_young
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.toolchains import Node
 
@@ -210,9 +210,11 @@ def _lock(
     place = staging / "lock"
     place.mkdir()
     (place / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
-    output = run_npm(node, bench, ("install", "--package-lock-only"), place)
+    output = run_npm(node, bench, npm.locking(bench), place)
     if output.exit_code:
-        raise failure(output, f"the dependencies of `{packed.name}`")
+        raise too_young(output, node, place, bench) or failure(
+            output, f"the dependencies of `{packed.name}`"
+        )
     lock = json.loads((place / "package-lock.json").read_text(encoding="utf-8"))
     rows = rows_from_lock(lock, packed.name, wanted.scripts)
     path = root_path(packed.name)

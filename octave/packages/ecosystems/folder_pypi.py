@@ -46,9 +46,7 @@ class PypiFolder:
     def resolve(self, folder: Path, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
         """Build the folder, and have uv lock what its wheel asks for."""
         built = _build(folder, staging, bench)
-        found = pypi.resolve_wheel(
-            built.path, built.name, built.version, wanted.constraints, staging, bench
-        )
+        found = pypi.resolve_wheel(built.path, built.name, built.version, wanted, staging, bench)
         _keep(built, bench)
         entry = choose_script(built.name, built.scripts, wanted.executable)
         return replace(found, integrity=built.sha256, entry=entry)

@@ -80,6 +80,7 @@ class _Document(msgspec.Struct, frozen=True):
     dxt_version: str = ""
     display_name: str = ""
     description: str = ""
+    author: object = None
     compatibility: _Compatibility = _Compatibility()
     user_config: dict[str, _Option] = {}
 
@@ -103,6 +104,8 @@ class Bundle:
     name: str
     title: str
     description: str
+    author: str
+    """By its own account; empty: it names none."""
     version: str
     kind: str
     """`node`, `python` or `binary`."""
@@ -133,6 +136,11 @@ def read(text: bytes, label: str, platform: str) -> Bundle:
         raise refused(label, f"its `{MANIFEST}` cannot be read: {error}") from error
     _require_known(found, label, platform)
     return _Reader(found, label, platform).bundle()
+
+
+def _author(told: object) -> str:
+    name = told.get("name") if isinstance(told, dict) else told
+    return name if isinstance(name, str) else ""
 
 
 def refused(label: str, why: str, hint: str | None = None) -> InstallFailed:
@@ -196,6 +204,7 @@ class _Reader:
             name=found.name,
             title=found.display_name or found.name,
             description=found.description,
+            author=_author(found.author),
             version=found.version,
             kind=found.server.type,
             program=program,

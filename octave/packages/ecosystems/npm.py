@@ -213,8 +213,7 @@ def _lock(
 ) -> tuple[GraphRow, ...]:
     package = wanted.package
     _write_json(staging / "package.json", manifest_of(package, version, overrides))
-    before = () if bench.min_age is None else (f"--before={bench.min_age.cutoff}",)
-    words = ("install", "--package-lock-only", *before)
+    words = locking(bench)
     output = run_npm(node, bench, words, staging)
     if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
         # npm takes the tarball of a package with bundled dependencies for one from anywhere. A
@@ -230,6 +229,12 @@ def _lock(
     if roots != [version]:
         raise InstallFailed(f"npm did not lock `{package}` {version}")
     return rows
+
+
+def locking(bench: Bench) -> tuple[str, ...]:
+    """Return the words that have npm choose versions and write its lock."""
+    before = () if bench.min_age is None else (f"--before={bench.min_age.cutoff}",)
+    return ("install", "--package-lock-only", *before)
 
 
 def resolver_for(node: Node, requires: tuple[str, ...], staging: Path) -> tuple[Node, str]:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from octave.errors import InstallFailed, IntegrityFailed, UsageError
-from octave.packages.graph_rows import marked, row_name
+from octave.errors import InstallFailed, IntegrityFailed
+from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow
 
 NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]*")
@@ -42,10 +42,9 @@ def rows_from_lock(
 ) -> tuple[GraphRow, ...]:
     """Return the rows of a package-lock, sorted by path.
 
-    Those of `scripts` are marked: their install scripts may run.
+    Those of `scripts` that have install scripts are marked: these may run.
 
     Raises:
-        UsageError: one of `scripts` has none.
         InstallFailed: it holds what cannot be locked: git, file or URL sources, no sha512.
     """
     if lock.get("lockfileVersion") != 3:
@@ -55,28 +54,12 @@ def rows_from_lock(
         )
     packages = lock.get("packages", {})
     rows = [row_of(path, entry, package) for path, entry in sorted(packages.items()) if path]
-    _require_scripts(scripts, rows, package)
     return tuple(
         {**row, "runScripts": True}
         if row.get("hasInstallScript") and row_name(row) in scripts
         else row
         for row in rows
     )
-
-
-def _require_scripts(scripts: Collection[str], rows: Collection[GraphRow], package: str) -> None:
-    having = marked(rows, "hasInstallScript")
-    for name in sorted(set(scripts) - having):
-        known = any(row_name(row) == name for row in rows)
-        what = f"`{name}` has no install script" if known else f"`{package}` needs no `{name}`"
-        listed = ", ".join(f"`{one}`" for one in sorted(having))
-        raise UsageError(
-            f"{what}, so there is nothing to allow",
-            hint=f"install scripts are those of {listed}: `--allow-scripts {min(having)}`"
-            if having
-            else "leave it out of `--allow-scripts`, and of `allow_scripts` in `octave.toml`",
-            details={"withScripts": sorted(having)},
-        )
 
 
 def row_of(path: str, entry: Mapping[str, Any], package: str) -> GraphRow:

@@ -105,10 +105,8 @@ class Pypi:
         if len(question.root(rows)) > 1:
             question, rows, newer = _choose_version(question, rows, staging, bench)
             notes += newer
-        rows = with_builds(rows, question.builds, wanted.package)
-        if question.builds:
-            listed = ", ".join(f"`{name}`" for name in question.builds)
-            notes.append(f"Built from source, which runs code of it: {listed}.")
+        rows = with_builds(rows, question.builds)
+        notes += _notes_on(rows)
         root = question.root(rows)[0]
         notes += _passed_over(question, str(root["version"]), staging, bench)
         requires = python_range(question.floor, limits)
@@ -198,15 +196,17 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
     return Newest(str(row["version"]))
 
 
+def _notes_on(rows: Sequence[GraphRow]) -> list[str]:
+    built = ", ".join(f"`{name}`" for name in sorted(marked(rows, "build")))
+    return [f"Built from source, which runs code of it: {built}."] if built else []
+
+
 def resolve_wheel(
-    wheel: Path,
-    name: str,
-    version: str,
-    constraints: Sequence[str],
-    staging: Path,
-    bench: Bench,
+    wheel: Path, name: str, version: str, wanted: Wanted, staging: Path, bench: Bench
 ) -> Resolved:
     """Return what a wheel that was built here is, with the whole graph of what it asks for.
+
+    Of `wanted` only the limits on dependencies and what may be built count.
 
     Raises:
         RegistryUnreachable, InstallFailed.
@@ -214,11 +214,13 @@ def resolve_wheel(
     bench.progress(f"resolving {name}")
     question = _Question(
         Requirement(f"{name} @ {wheel.as_uri()}"),
-        tuple(str(constraint(text)) for text in constraints),
+        tuple(str(constraint(text)) for text in wanted.constraints),
         lowest_python(SpecifierSet()),
-        version=version,
+        tuple(sorted(map(pypi_name, wanted.builds))),
+        version,
     )
     question, rows = _compile_for_a_python(question, staging, bench)
+    rows = with_builds(rows, question.builds)
     requires = python_range(question.floor, SpecifierSet())
     return Resolved(
         version=version,
@@ -226,7 +228,7 @@ def resolve_wheel(
         graph=tuple(rows),
         requires={"python": requires},
         toolchain={"python": f"{question.floor.major}.{question.floor.minor}"},
-        notes=uv.notes(bench),
+        notes=(*uv.notes(bench), *_notes_on(rows)),
     )
 
 

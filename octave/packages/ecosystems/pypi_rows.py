@@ -91,19 +91,9 @@ def _row(head: str, hashes: Iterable[str]) -> GraphRow:
     return row | {"hashes": kept}
 
 
-def with_builds(rows: Iterable[GraphRow], builds: Collection[str], package: str) -> list[GraphRow]:
-    """Return `rows` with those of `builds` marked: what is locked of them is their source.
-
-    Raises:
-        UsageError: one of `builds` is not among them.
-    """
-    marked = [{**row, "build": True} if row["name"] in builds else row for row in rows]
-    for name in sorted(set(builds) - {str(row["name"]) for row in marked}):
-        raise UsageError(
-            f"`{package}` needs no `{name}`, so there is nothing to build",
-            hint="leave it out of `--allow-build`, and of `allow_build` in `octave.toml`",
-        )
-    return marked
+def with_builds(rows: Iterable[GraphRow], builds: Collection[str]) -> list[GraphRow]:
+    """Return `rows` with those of `builds` marked: what is locked of them is their source."""
+    return [{**row, "build": True} if row["name"] in builds else row for row in rows]
 
 
 def only_wheels(builds: Iterable[str]) -> list[str]:
