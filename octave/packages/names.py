@@ -7,6 +7,7 @@ requirements file without being read as something else.
 import re
 import unicodedata
 from typing import Literal
+from urllib.parse import urlsplit
 
 Kind = Literal["npm", "pypi", "folder", "mcpb", "oci"]
 
@@ -110,11 +111,20 @@ def split_package(text: str) -> tuple[Kind, str]:
 
 
 def _check_bundle(text: str) -> str:
-    if _BUNDLE.fullmatch(text):
+    if _BUNDLE.fullmatch(text) and _is_address(text):
         return text
     if "#" not in text:
         raise NoHash(f'"{text}" has no hash: "mcpb:URL#sha256=HEX"')
     raise ValueError(f'"{text}" is not the place of a bundle such as "https://HOST/X.mcpb"')
+
+
+def _is_address(text: str) -> bool:
+    """Whether the port and the brackets of what may be an address mean something."""
+    try:
+        _ = urlsplit(text).port
+    except ValueError:
+        return False
+    return True
 
 
 def split_image(text: str) -> tuple[str, str]:
@@ -124,6 +134,11 @@ def split_image(text: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         bare, tag = name, ""
     return bare, digest or tag
+
+
+def joined_image(name: str, version: str) -> str:
+    """Return the image `name` at a tag or a digest, as `split_image` takes it apart."""
+    return f"{name}{'@' if version.startswith('sha256:') else ':'}{version}"
 
 
 def with_host(image: str, address: str) -> str:

@@ -236,8 +236,17 @@ class Link:
 
 def is_private_way(url: str) -> bool:
     """Whether nobody between can read along or answer instead: https, or this machine itself."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in _LOOPBACK
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False  # it is no address at all
+    return bool(parts.hostname) and (parts.scheme == "https" or parts.hostname in _LOOPBACK)
+
+
+def is_here(url: str) -> bool:
+    """Whether `url`, which `is_private_way`, leads to this machine itself."""
+    return urlsplit(url).hostname in _LOOPBACK
 
 
 def _retry_after_s(response: "httpx.Response") -> float:
