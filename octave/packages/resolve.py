@@ -8,7 +8,7 @@ from pathlib import Path
 from octave.errors import InstallFailed, IntegrityFailed, UsageError
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.graph_rows import marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
@@ -159,6 +159,8 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
     )
     for note in resolved.notes:
         bench.note(note)
+    if known is not None and known.file_sha256:
+        _check_file(known, resolved, bench)
     return Pin(
         name=server.name,
         request=f"{choice.source}@{choice.version_range}",
@@ -180,6 +182,28 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         requires=dict(resolved.requires),
         toolchain=dict(resolved.toolchain),
     )
+
+
+def _check_file(known: PackageChoice, resolved: Resolved, bench: Bench) -> None:
+    """Refuse a file that is not the one which the entry tells a sha256 of.
+
+    Raises:
+        IntegrityFailed: the index has others.
+    """
+    if resolved.version != known.version:
+        why = f"it is that of {known.version or 'no one version'}"
+    elif known.kind != "pypi":
+        why = "npm's registry tells a sha512, and that is"
+    elif f"sha256:{known.file_sha256.lower()}" in resolved.integrity.split():
+        return
+    else:
+        raise IntegrityFailed(
+            f"`{known.request}` {known.version} has no file with the sha256 that its registry "
+            f"tells, {known.file_sha256}",
+            hint="its publisher may have replaced it, or somebody else has; if you trust the "
+            f"package itself: `octave install {known.request}`",
+        )
+    bench.note(f"the sha256 that the registry tells of `{known.request}` is not checked: {why}")
 
 
 def require_runnable(choice: Choice, bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """`info` and `install` of what configured registries have: whose word counts and whose does not."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,6 +46,26 @@ def test_info_and_install_find_what_a_configured_registry_has(
     assert registry.url not in world.lockfile
     again = world.octave("info", "quokka", "--json").json
     assert (again["registryName"], again["installed"]["version"]) == ("com.example/quokka", "1.0")
+
+
+def test_a_sha256_that_an_entry_tells_must_be_that_of_a_file(
+    world: World, registry: RegistryServer
+) -> None:
+    world.offer("quokka-mcp", GOOD, readme=CLAIM)
+    configure(world.home, company=registry.url)
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", fileSha256="0" * 64))
+    done = world.octave("install", "quokka", "--json")
+    assert (done.code, done.error["code"]) == (7, "integrity_failed")
+    assert world.installed() == []
+
+    registry.items.clear()
+    (wheel,) = world.index.files.values()
+    good = hashlib.sha256(wheel).hexdigest()
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", fileSha256=good))
+    world.octave("registry", "update")
+    done = world.octave("install", "quokka")
+    assert done.code == 0, done.stderr
+    assert "is not checked" not in done.stderr
 
 
 def test_what_is_locked_needs_no_registry(world: World, registry: RegistryServer) -> None:
