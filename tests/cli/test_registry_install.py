@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.packages.mcp_registry import Answer, RegistryServer, configure, package
+from tests.packages.mcp_registry import Answer, RegistryServer, configure, item, package, server
 from tests.packages.story import GOOD, World
 
 
@@ -233,3 +233,15 @@ def test_a_lying_registry_is_an_error_and_no_bug(world: World, registry: Registr
         registry.answer = lambda asked, body=body: Answer(body)  # type: ignore[misc]
         for words in (("search", "quokka"), ("install", "quokka"), ("info", "com.example/x")):
             assert world.octave(*words).code in {0, 4, 8}
+
+
+def test_an_address_with_parts_for_the_user_to_fill_in_is_not_connected_as_it_is(
+    world: World, registry: RegistryServer
+) -> None:
+    remotes = [{"type": "streamable-http", "url": "https://x.test/{tenant}/mcp"}]
+    registry.items.append(item(server("com.example/quokka", remotes=remotes)))
+    configure(world.home, company=registry.url)
+    done = world.octave("install", "quokka", "--remote", "--no-start")
+    assert done.code == 2
+    assert "with your `{tenant}`" in done.stderr
+    assert "servers.quokka" not in world.manifest
