@@ -1,5 +1,6 @@
 """A whole runtime when its surroundings go wrong."""
 
+import contextlib
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
 from octave.errors import NotRunning, OctaveError
@@ -96,6 +98,27 @@ async def test_a_background_runtime_that_was_asked_something_stays(
         with anyio.move_on_after(0.5):
             await told.ended.wait()
         assert not told.ended.is_set()
+
+
+async def test_requests_with_the_token_keep_a_background_runtime_and_others_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("octave.serve.app.UNUSED_S", 0.2)
+    monkeypatch.setattr("octave.serve.app.WATCH_S", 0.05)
+    text = manifest_text("good", runtime='port = 0\nruntime_idle = "300ms"')
+    workspace = home_workspace(tmp_path / "h", text)
+    async with running(workspace, Options(background=True)) as told:
+        bearer = {"Authorization": f"Bearer {workspace.token.read_text(encoding='utf-8')}"}
+        async with httpx.AsyncClient(base_url=told.facts["url"]) as client:
+            for _ in range(6):
+                await anyio.sleep(0.1)
+                assert (await client.get("/mcp/status", headers=bearer)).status_code == 200
+            with anyio.fail_after(BOUND_S):
+                while not told.ended.is_set():
+                    with contextlib.suppress(httpx.HTTPError):
+                        await client.get("/health")
+                        assert (await client.get("/mcp/status")).status_code == 401
+                    await anyio.sleep(0.05)
 
 
 async def test_how_many_files_are_open_and_may_be_is_told(tmp_path: Path) -> None:
