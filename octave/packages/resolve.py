@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,10 +158,8 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         staging,
         bench,
     )
-    for note in resolved.notes:
+    for note in (*resolved.notes, *_notes_on_file(known, resolved)):
         bench.note(note)
-    if known is not None and known.file_sha256:
-        _check_file(known, resolved, bench)
     return Pin(
         name=server.name,
         request=f"{choice.source}@{choice.version_range}",
@@ -184,12 +183,14 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
     )
 
 
-def _check_file(known: PackageChoice, resolved: Resolved, bench: Bench) -> None:
-    """Refuse a file that is not the one which the entry tells a sha256 of.
+def _notes_on_file(known: PackageChoice | None, resolved: Resolved) -> Iterator[str]:
+    """Refuse a file that is not the one which the entry tells a sha256 of; yield why not looked at.
 
     Raises:
         IntegrityFailed: the index has others.
     """
+    if known is None or not known.file_sha256:
+        return
     if resolved.version != known.version:
         why = f"it is that of {known.version or 'no one version'}"
     elif known.kind != "pypi":
@@ -203,7 +204,7 @@ def _check_file(known: PackageChoice, resolved: Resolved, bench: Bench) -> None:
             hint="its publisher may have replaced it, or somebody else has; if you trust the "
             f"package itself: `octave install {known.request}`",
         )
-    bench.note(f"the sha256 that the registry tells of `{known.request}` is not checked: {why}")
+    yield f"the sha256 that the registry tells of `{known.request}` is not checked: {why}"
 
 
 def require_runnable(choice: Choice, bench: Bench) -> None:
