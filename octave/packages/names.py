@@ -45,6 +45,9 @@ _DECIDES = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+(?:[/?#]\S*)?")
+_LABEL_CHARACTERS = 63
+"""Between two dots of a host's name (RFC 1035, section 2.3.4)."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -111,20 +114,11 @@ def split_package(text: str) -> tuple[Kind, str]:
 
 
 def _check_bundle(text: str) -> str:
-    if _BUNDLE.fullmatch(text) and _is_address(text):
+    if _BUNDLE.fullmatch(text) and is_address(text):
         return text
     if "#" not in text:
         raise NoHash(f'"{text}" has no hash: "mcpb:URL#sha256=HEX"')
     raise ValueError(f'"{text}" is not the place of a bundle such as "https://HOST/X.mcpb"')
-
-
-def _is_address(text: str) -> bool:
-    """Whether the port and the brackets of what may be an address mean something."""
-    try:
-        _ = urlsplit(text).port
-    except ValueError:
-        return False
-    return True
 
 
 def split_image(text: str) -> tuple[str, str]:
@@ -240,6 +234,29 @@ def decides_what_runs(variable: str) -> bool:
     Not for a registry to set, nor for whoever may only name servers.
     """
     return _DECIDES.fullmatch(variable) is not None
+
+
+def check_address(text: str) -> str:
+    """Return `text` when it is the http or https address of a server.
+
+    Raises:
+        ValueError: it is not, or has a login in it.
+    """
+    if _ADDRESS.fullmatch(text) and is_address(text):
+        return text
+    raise ValueError(f'"{text}" is not an address such as "https://mcp.example.com/mcp"')
+
+
+def is_address(text: str) -> bool:
+    """Whether port, brackets and host of what looks like an address mean something."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+        host = (parts.hostname or "").removesuffix(".")
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        return False
+    return not host or all(0 < len(part) <= _LABEL_CHARACTERS for part in host.split("."))
 
 
 def check_header(text: str) -> str:
