@@ -18,7 +18,7 @@ from octave.packages import manifest, registries, registry_edit, store, workspac
 from octave.packages.info import BUNDLED
 from octave.packages.manifest import RegistryEntry
 from octave.packages.mcp_registry import Access, Change, McpRegistry
-from octave.packages.names import check_server_name
+from octave.packages.names import check_address, check_server_name
 from octave.packages.registries import OFFICIAL, OFFICIAL_URL
 from octave.packages.registry import Registry, bundled_folder
 
@@ -189,7 +189,10 @@ def _address(name: str, url: str | None) -> str:
             f"where is `{name}`? Give its address", hint=f"octave registry add {name} https://..."
         )
     # People copy the address of a list, too.
-    address = (url or OFFICIAL_URL).rstrip("/")
+    try:
+        address = check_address(url or OFFICIAL_URL).rstrip("/")
+    except ValueError as error:
+        raise UsageError(str(error), hint=f"octave registry add {name} https://...") from None
     for ending in ("/servers", "/v0.1", "/v0"):
         address = address.removesuffix(ending)
     if name == OFFICIAL and address != OFFICIAL_URL:

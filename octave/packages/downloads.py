@@ -182,7 +182,7 @@ class _Download:
             except _Passing as error:
                 problem = str(error)
                 continue
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 problem = f"cannot be reached: {str(error) or type(error).__name__}"
                 continue
             if digest != wanted.sha256:

@@ -97,6 +97,8 @@ class PackageChoice:
     claim: str = ""
     """The official name that the installed package itself must bear; empty: the bundled registry
     stands for it."""
+    file_sha256: str = ""
+    """Of the file of `version`, as the entry tells it; that of a bundle is in `identifier`."""
 
     @property
     def request(self) -> str:
@@ -323,6 +325,7 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         figures=more.figures,
         base_url=package.registry_base_url,
         mounts=run.mounts,
+        file_sha256="" if kind in {"oci", "mcpb"} else package.file_sha256,
         installable=package.transport.type == "stdio"
         and not is_refused
         and can_be_named(kind, identifier),

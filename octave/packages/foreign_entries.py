@@ -19,8 +19,8 @@ from octave.packages.entries import (
     can_be_named,
     make_entry,
 )
-from octave.packages.names import check_variable, decides_what_runs
-from octave.packages.registry_http import is_private_way
+from octave.packages.names import check_range, check_variable, decides_what_runs
+from octave.packages.registry_http import is_here, is_private_way
 from octave.packages.server_json import Extension, Server
 
 NAME = re.compile(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+")
@@ -120,9 +120,11 @@ def _judged(choice: PackageChoice, claim: str, address: str) -> PackageChoice:
     # The host of an image is part of its name, and a bundle has an address.
     has_index = choice.kind not in {"oci", "mcpb"}
     own = choice.base_url if has_index and _are_of_one_house(choice.base_url, address) else ""
-    version = choice.version if _VERSION.fullmatch(choice.version) else ""
+    # An image at no version would be whatever is newest.
+    is_kept = choice.kind == "oci" or _VERSION.fullmatch(choice.version)
+    version = choice.version if is_kept else ""
     choice = replace(choice, version=version, claim=claim, index_host=_host(own))
-    wrong = next(_objections(choice), None)
+    wrong = next(_objections(choice, address), None)
     if wrong is None:
         return choice
     return replace(choice, installable=False, notes=(*choice.notes, wrong))
@@ -144,8 +146,15 @@ def _host(address: str) -> str:
         return ""
 
 
-def _objections(choice: PackageChoice) -> Iterator[str]:
+def _objections(choice: PackageChoice, address: str) -> Iterator[str]:
     """Yield why Octave does not install it."""
+    if choice.kind == "oci" and choice.version:
+        try:
+            check_range("oci", choice.version)
+        except ValueError as error:
+            yield f"not installed by Octave: {error}"
+    if choice.kind == "mcpb" and choice.installable:
+        yield from _objections_to_place(choice.identifier, address)
     if choice.kind in INSTALLABLE_KINDS and not can_be_named(choice.kind, choice.identifier):
         yield "not installed by Octave: its name is none that a package can have"
     for name in [*choice.default_env, *(variable.name for variable in choice.variables)]:
@@ -159,8 +168,19 @@ def _objections(choice: PackageChoice) -> Iterator[str]:
         yield "not installed by Octave: an argument has a character no program can be given"
 
 
+def _objections_to_place(bundle: str, address: str) -> Iterator[str]:
+    if "://" not in bundle:
+        yield "not installed by Octave: it is no address, and a registry has no files of yours"
+    elif not is_private_way(bundle):
+        yield "not installed by Octave: it is not reached by https, so anybody could answer"
+    elif is_here(bundle) and not is_here(address):
+        yield "not installed by Octave: it lies on this machine, which its registry does not know"
+
+
 def _is_usable(remote: Remote) -> bool:
-    return remote.transport in {"streamable-http", "sse"} and is_private_way(remote.url)
+    is_spoken = remote.transport in {"streamable-http", "sse"}
+    # Before an `@` stands whatever looks like another host.
+    return is_spoken and is_private_way(remote.url) and "@" not in urlsplit(remote.url).netloc
 
 
 def _web(address: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from octave.packages.entries import Argument, Entry, PackageChoice, Remote, Variable
+from octave.packages.names import joined_image
 
 BUNDLED = "bundled"
 """What the registry that came with Octave is called where several are named."""
@@ -94,7 +95,8 @@ def server_command(choice: PackageChoice) -> str:
     """Return the server's own command line: executable, fixed and required arguments."""
     words = [shlex.quote(choice.executable or choice.identifier.rpartition("/")[2])]
     if choice.kind == "oci":
-        words = ["docker", "run", "-i", "--rm", f"{choice.identifier}:{choice.version or 'latest'}"]
+        image = joined_image(choice.identifier, choice.version or "latest")
+        words = ["docker", "run", "-i", "--rm", image]
     words += [shlex.quote(word) for word in choice.fixed_args()]
     return " ".join([*words, *map(usage, choice.required_arguments)])
 

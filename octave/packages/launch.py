@@ -5,7 +5,7 @@ environment is a function that resolves the references anew at each start.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Protocol
@@ -114,6 +114,10 @@ class Endpoint:
     """Names of headers whose values must not be shown anywhere."""
 
 
+def _nothing() -> None:
+    """Nobody has to do anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """One server, ready to be started."""
@@ -146,6 +150,22 @@ class LaunchSpec:
     """The elements of `argv` of which that is true."""
     endpoint: Endpoint | None = None
     """Of a remote server, which has no process: `argv` is then empty."""
+    before_start: Callable[[], None] = field(default=_nothing, repr=False)
+    """Called in the event loop of the runtime, each time before its process is started."""
+
+    def resolved(self) -> "LaunchSpec":
+        """Return the spec with what its references lead to by now, for one start.
+
+        Blocks, for as long as a keyring asks a person.
+
+        Raises:
+            StartFailed: a reference does not resolve, or a required variable is not set.
+        """
+        if self.endpoint is not None:
+            headers = self.endpoint.headers()
+            return replace(self, endpoint=replace(self.endpoint, headers=lambda: dict(headers)))
+        environment = self.environment()
+        return replace(self, environment=lambda: dict(environment))
 
     def secrets_of(self, environment: Mapping[str, str]) -> frozenset[str]:
         """Return the values that must not be shown, those of the resolved `environment` too."""

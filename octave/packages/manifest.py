@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from octave.packages.manifest_text import BYTE_ORDER_MARK, decode, problem, read_text
 from octave.packages.names import (
+    check_address,
     check_constraint,
     check_header,
     check_mount,
@@ -129,10 +130,7 @@ class Manifest:
 
 
 def _url(value: object) -> str:
-    text = word(value)
-    if not re.fullmatch(r"https?://[^\s/?#@]+(?:[/?#]\S*)?", text):
-        raise ValueError(f'"{text}" is not an address such as "https://mcp.example.com/mcp"')
-    return text
+    return check_address(word(value))
 
 
 def _command(value: object) -> tuple[Value, ...]:

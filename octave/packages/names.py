@@ -7,6 +7,7 @@ requirements file without being read as something else.
 import re
 import unicodedata
 from typing import Literal
+from urllib.parse import urlsplit
 
 Kind = Literal["npm", "pypi", "folder", "mcpb", "oci"]
 
@@ -44,6 +45,9 @@ _DECIDES = re.compile(
     re.IGNORECASE,
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+(?:[/?#]\S*)?")
+_LABEL_CHARACTERS = 63
+"""Between two dots of a host's name (RFC 1035, section 2.3.4)."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -110,7 +114,7 @@ def split_package(text: str) -> tuple[Kind, str]:
 
 
 def _check_bundle(text: str) -> str:
-    if _BUNDLE.fullmatch(text):
+    if _BUNDLE.fullmatch(text) and is_address(text):
         return text
     if "#" not in text:
         raise NoHash(f'"{text}" has no hash: "mcpb:URL#sha256=HEX"')
@@ -124,6 +128,11 @@ def split_image(text: str) -> tuple[str, str]:
     if not colon or "/" in tag:
         bare, tag = name, ""
     return bare, digest or tag
+
+
+def joined_image(name: str, version: str) -> str:
+    """Return the image `name` at a tag or a digest, as `split_image` takes it apart."""
+    return f"{name}{'@' if version.startswith('sha256:') else ':'}{version}"
 
 
 def with_host(image: str, address: str) -> str:
@@ -225,6 +234,29 @@ def decides_what_runs(variable: str) -> bool:
     Not for a registry to set, nor for whoever may only name servers.
     """
     return _DECIDES.fullmatch(variable) is not None
+
+
+def check_address(text: str) -> str:
+    """Return `text` when it is the http or https address of a server.
+
+    Raises:
+        ValueError: it is not, or has a login in it.
+    """
+    if _ADDRESS.fullmatch(text) and is_address(text):
+        return text
+    raise ValueError(f'"{text}" is not an address such as "https://mcp.example.com/mcp"')
+
+
+def is_address(text: str) -> bool:
+    """Whether port, brackets and host of what looks like an address mean something."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+        host = (parts.hostname or "").removesuffix(".")
+        host = host if host.isascii() else host.encode("idna").decode()
+    except ValueError:
+        return False
+    return not host or all(0 < len(part) <= _LABEL_CHARACTERS for part in host.split("."))
 
 
 def check_header(text: str) -> str:

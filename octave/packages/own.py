@@ -5,6 +5,7 @@ configuration, a login or the network is added unchecked, with a warning.
 """
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -102,6 +103,8 @@ def name_of(url: str) -> str:
     return name
 
 
+_BRACES = re.compile(r"\{[^{}]*\}")
+"""Parts of an address that a user fills in (server.json, 2025-12-11)."""
 _GENERIC = frozenset(("www", "api", "mcp"))
 
 
@@ -126,6 +129,12 @@ def connect(
             hint=f"octave install {entry.request}",
         )
     remote, called = entry.remotes[0], name or entry.short_name
+    if parts := _BRACES.findall(remote.url):
+        raise UsageError(
+            f"`{entry.request}` has an address of its own for each user: `{remote.url}` with your "
+            f"{' and '.join(f'`{part}`' for part in parts)}",
+            hint=f"octave add {called} {shlex.quote(remote.url)}, each part in braces filled in",
+        )
     needed = [header.name for header in remote.headers if header.required]
     if needed:
         words = " ".join(f"--header-env '{header}: VARIABLE'" for header in needed)

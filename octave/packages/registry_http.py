@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from octave import __version__
 from octave.errors import RegistryUnreachable
+from octave.packages.names import is_address
 
 if TYPE_CHECKING:
     import httpx
@@ -99,7 +100,7 @@ class Link:
                 status, body, wait_s = self._bounded(f"{self._url}{path}", params)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 raise self.trouble(f"cannot be reached: {_reason(error)}") from error
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
                 passes = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError)
                 if last or not passes:
                     raise self.trouble(f"does not answer: {_reason(error)}") from error
@@ -236,8 +237,15 @@ class Link:
 
 def is_private_way(url: str) -> bool:
     """Whether nobody between can read along or answer instead: https, or this machine itself."""
+    if not is_address(url):
+        return False
     parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in _LOOPBACK
+    return bool(parts.hostname) and (parts.scheme == "https" or parts.hostname in _LOOPBACK)
+
+
+def is_here(url: str) -> bool:
+    """Whether `url`, which `is_private_way`, leads to this machine itself."""
+    return urlsplit(url).hostname in _LOOPBACK
 
 
 def _retry_after_s(response: "httpx.Response") -> float:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from octave.errors import (
 )
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
-from octave.packages.ecosystems.base import Bench, Wanted
+from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.graph_rows import buildable, marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
@@ -196,7 +196,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         staging,
         bench,
     )
-    for note in resolved.notes:
+    for note in (*resolved.notes, *_notes_on_file(known, resolved)):
         bench.note(note)
     return Pin(
         name=server.name,
@@ -219,6 +219,30 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         requires=dict(resolved.requires),
         toolchain=dict(resolved.toolchain),
     )
+
+
+def _notes_on_file(known: PackageChoice | None, resolved: Resolved) -> Iterator[str]:
+    """Refuse a file that is not the one which the entry tells a sha256 of; yield why not looked at.
+
+    Raises:
+        IntegrityFailed: the index has others.
+    """
+    if known is None or not known.file_sha256:
+        return
+    if resolved.version != known.version:
+        why = f"it is that of {known.version or 'no one version'}"
+    elif known.kind != "pypi":
+        why = "npm's registry tells a sha512, and that is"
+    elif f"sha256:{known.file_sha256.lower()}" in resolved.integrity.split():
+        return
+    else:
+        raise IntegrityFailed(
+            f"`{known.request}` {known.version} has no file with the sha256 that its registry "
+            f"tells, {known.file_sha256}",
+            hint="its publisher may have replaced it, or somebody else has; if you trust the "
+            f"package itself: `octave install {known.request}`",
+        )
+    yield f"the sha256 that the registry tells of `{known.request}` is not checked: {why}"
 
 
 def require_runnable(choice: Choice, bench: Bench) -> None:

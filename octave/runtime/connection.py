@@ -16,7 +16,7 @@ import anyio
 
 from octave.errors import CallTimedOut, OctaveError, ServerBusy, ServerDied, StartFailed
 from octave.packages.launch import LaunchSpec
-from octave.runtime import handshake, process, wire
+from octave.runtime import handshake, process, wire, worker
 from octave.runtime.handshake import Greeting, Opening
 from octave.runtime.incoming import Ears, Incoming
 from octave.runtime.pending import Call, Cancel, Done, Pending, outcome_of
@@ -389,6 +389,10 @@ async def connect(
     """
     if spec.problem is not None:
         raise spec.problem
+    # In a thread: other servers' calls do not wait until somebody has unlocked a keyring.
+    spec = await worker.run_apart(spec.resolved)
+    if spec.endpoint is None:
+        spec.before_start()
     connection = Connection(spec, callbacks)
     async with connection._process.running():
         try:

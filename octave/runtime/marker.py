@@ -93,11 +93,12 @@ class Run:
         """
 
         def environment(spec: LaunchSpec) -> dict[str, str]:
-            complete = spec.environment() | {RUN_MARK: self.id}
-            self._guard()
-            return complete
+            return spec.environment() | {RUN_MARK: self.id}
 
-        return [replace(spec, environment=partial(environment, spec)) for spec in specs]
+        return [
+            replace(spec, environment=partial(environment, spec), before_start=self._guard)
+            for spec in specs
+        ]
 
     def mend(self) -> None:
         """Write the record again where somebody removed it.

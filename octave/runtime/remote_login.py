@@ -139,7 +139,7 @@ async def _ask(spec: LaunchSpec, provider: Any) -> None:
     Raises:
         StartFailed: it does not.
     """
-    endpoint = spec.endpoint
+    endpoint = (await worker.run_apart(spec.resolved)).endpoint
     assert endpoint is not None
     over = anyio.Event()
     ears = Callbacks(lambda _: over.set(), lambda _: None, over.set)

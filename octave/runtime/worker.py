@@ -1,5 +1,8 @@
 """Work that blocks goes into a thread; where none can be had, it is done all the same."""
 
+import asyncio
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -30,3 +33,38 @@ async def run(
         if str(error) != _NO_THREAD:
             raise
         return function(*arguments)
+
+
+async def run_apart(function: Callable[[], Result]) -> Result:
+    """Return what `function` gives, called in a thread that nobody ever waits for.
+
+    For what a person may never answer: it takes no place of those that `run` has, cancelling leaves
+    it behind, and so does the end of the process.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Result] = loop.create_future()
+
+    def tell(result: Result | None, error: BaseException | None) -> None:
+        if answer.done():
+            return  # whoever asked has gone
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)  # type: ignore[arg-type] # it is one without an error
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = function()
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is waited for
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is interested
+            loop.call_soon_threadsafe(tell, result, error)
+
+    try:
+        threading.Thread(target=work, name="asking", daemon=True).start()
+    except RuntimeError as error:
+        if str(error) != _NO_THREAD:
+            raise
+        return function()
+    return await answer

@@ -73,7 +73,7 @@ class _Packages:
         asked = request.query_params
         words = [f"--{name}={asked[name]}" for name in _SEARCH_OPTIONS if name in asked]
         # A query is no option, whatever it begins with.
-        words += ["--", asked.get("q", "").replace("\0", " ")]
+        words += ["--", asked.get("q", "")]
         said = await self._look("search", words)
         if said.document is None:
             raise said.errors[0]
@@ -126,6 +126,8 @@ class _Packages:
         return said.document
 
     async def _look(self, verb: str, words: list[str]) -> Said:
+        if any("\0" in word for word in words):
+            raise UsageError("a NUL character is in what is asked for")
         if self._looks.statistics().tasks_waiting >= LOOKS_WAITING:
             raise ServerBusy("too many want to know about registries", hint="try again later")
         async with self._looks:

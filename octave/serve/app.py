@@ -42,6 +42,7 @@ from octave.serve.methods import ControlConversation
 from octave.serve.parts import assemble, supervise
 from octave.serve.socket import Conversation, Door, Send, Wish
 from octave.serve.troubles import Troubles
+from octave.serve.use import Use
 from octave.serve.verbs import Verbs
 from octave.settings import Settings
 
@@ -140,6 +141,7 @@ class _Serving:
         self._jobs = Jobs(Verbs(order.workspace, order.environ))
         self._door = Door(self._open_conversation, settings.max_message_bytes)
         self._over_http: Sized = ()
+        self._http_use = Use()
         self._stop = anyio.Event()
         self._was_used = False
         self._servers_ended = anyio.Event()
@@ -228,7 +230,7 @@ class _Serving:
         # In a thread: proxies are served meanwhile, and for some AI tools half a second counts.
         http = await worker.run(importlib.import_module, "octave.serve.http")
         face = http.Face(self._parts.router, self._scope, self._settings.max_message_bytes)
-        admission = http.Admission(self._token, self._settings.allowed_hosts)
+        admission = http.Admission(self._token, self._settings.allowed_hosts, self._http_use)
         order = (listener, self._control, face, self._jobs, admission)
         self._over_http = await tasks.start(http.serve_http, *order)
         port = listener.getsockname()[1]
@@ -343,19 +345,20 @@ class _Serving:
                 self._order.report.warning("somebody removed the socket; it is there again")
 
     async def _watch_idleness(self) -> None:
-        active_s = time.monotonic()
+        active_s, asked, over_http = time.monotonic(), 0, self._http_use
         while time.monotonic() - active_s < self._idle_limit_s:
             await anyio.sleep(min(WATCH_S, self._idle_limit_s))
             busy = (server.state in _ACTIVE for server in self._parts.supervisor.servers.values())
             clients = self._door.connections or len(self._over_http) or len(self._jobs)
-            if clients or any(busy):
-                active_s = time.monotonic()
+            if clients or any(busy) or over_http.in_flight or over_http.count > asked:
+                active_s, asked = time.monotonic(), over_http.count
         self._stop.set()
 
     @property
     def _idle_limit_s(self) -> float:
         limit_s = self._settings.runtime_idle_s
-        return limit_s if self._was_used else min(limit_s, UNUSED_S)
+        was_used = self._was_used or self._http_use.count
+        return limit_s if was_used else min(limit_s, UNUSED_S)
 
 
 def _memory_bytes() -> int | None:

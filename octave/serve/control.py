@@ -20,7 +20,7 @@ from octave.gateway.listing import text_of
 from octave.gateway.naming import qualified
 from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec
-from octave.runtime import wire
+from octave.runtime import wire, worker
 from octave.runtime.handshake import CLIENT_INFO, Opening
 from octave.runtime.questions import Caller
 from octave.runtime.server import Server, Visitor
@@ -53,7 +53,7 @@ class Runtime:
     """What the operations need of the process around them."""
 
     specs: Callable[[], Iterable[LaunchSpec]]
-    """Reads the manifest and the records anew."""
+    """Reads the manifest and the records anew; blocks, for as long as a keyring asks a person."""
     describe: Callable[[], dict[str, object]]
     """The `runtime` part of `status`."""
     shut_down: Callable[[], None]
@@ -122,7 +122,7 @@ class Control:
             # The manifest was edited, and nobody told the runtime.
             await self._reload()
         server = self._router.server(name)
-        spec = next((each for each in self._runtime.specs() if each.name == name), server.spec)
+        spec = next((each for each in await self._specs() if each.name == name), server.spec)
         swapped = []
         if not is_same_launch(server.spec, spec):
             await self._supervisor.swap(spec)
@@ -135,7 +135,7 @@ class Control:
     async def _reload(self, swapped: Iterable[str] = ()) -> dict[str, list[str]]:
         async with self._reloading:
             profiles = self._runtime.profiles()
-            touched = await self._supervisor.reload(self._runtime.specs())
+            touched = await self._supervisor.reload(await self._specs())
             touched["changed"] += [name for name in swapped if name not in touched["changed"]]
             self._router.catalogue.approving.respecified(self._supervisor.servers)
             audience = self._router.audience
@@ -143,6 +143,10 @@ class Control:
             self._router.server(name).asker.interests.level = audience.most_verbose(name)
         audience.reloaded(touched, profiles)
         return touched
+
+    async def _specs(self) -> Iterable[LaunchSpec]:
+        # In a thread: secrets among the arguments are looked up for it.
+        return await worker.run_apart(self._runtime.specs)
 
     async def tools(self, server: str | None = None, *, fresh: bool = False) -> bytes:
         """Return a raw JSON array of ``{"server", "qualifiedName", ...the definition}``.

@@ -5,6 +5,7 @@ token, and no CORS header is ever sent. Pure ASGI; it reads the whole body, so t
 is measured too, and hands it on as it came.
 """
 
+import contextlib
 import hmac
 import json
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from octave.serve.use import Use
 
 BODY_LIMIT_BYTES = 4 * 2**20
 """As much as the MCP SDKs take; arguments of a call are far smaller."""
@@ -71,6 +74,8 @@ class Admission:
 
     token: str = field(repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    use: Use = field(default_factory=Use)
+    """Told of each request of theirs."""
 
 
 class Guard:
@@ -82,6 +87,7 @@ class Guard:
         token: at least 256 bit.
         allowed_hosts: further whole Host values, port included where clients send one.
         max_message_bytes: the longest message of MCP.
+        use: told of each request that had the token.
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class Guard:
         token: str,
         allowed_hosts: Iterable[str] = (),
         max_message_bytes: int = BODY_LIMIT_BYTES,
+        use: Use | None = None,
     ) -> None:
         hosts = [f"{name}:{port}" for name in _LOOPBACK]
         hosts.extend(name.lower() for name in allowed_hosts)
@@ -100,6 +107,7 @@ class Guard:
         self._origins = frozenset(b"http://" + host for host in self._hosts)
         self._token = token.encode()
         self._max_message_bytes = max_message_bytes
+        self._use = use or Use()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a refused request; hand the others on with their body already read."""
@@ -125,7 +133,9 @@ class Guard:
                 await _discard(receive)
             await _answer(send, refusal)
             return
-        await self._app(scope, _replay(body, receive), send)
+        # Anybody may ask whether it is alive, and does not keep it so.
+        with contextlib.nullcontext() if _is_open(scope) else self._use.one():
+            await self._app(scope, _replay(body, receive), send)
 
     def _limit_bytes(self, path: str) -> int:
         is_message = path == "/mcp" or path.startswith(MESSAGES_AT)
@@ -138,8 +148,7 @@ class Guard:
         origins = _values(scope, b"origin")
         if origins and (len(origins) > 1 or origins[0].lower() not in self._origins):
             return _ORIGIN
-        is_open = (scope["method"], scope["path"]) == OPEN_ROUTE
-        if not is_open and not self._is_authorized(_values(scope, b"authorization")):
+        if not _is_open(scope) and not self._is_authorized(_values(scope, b"authorization")):
             return _TOKEN
         lengths = _values(scope, b"content-length")
         if any(not value.isdigit() or int(value) > limit_bytes for value in lengths):
@@ -151,6 +160,10 @@ class Guard:
             return False
         scheme, _, token = values[0].partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def _is_open(scope: Scope) -> bool:
+    return (scope["method"], scope["path"]) == OPEN_ROUTE
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

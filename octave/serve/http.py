@@ -58,6 +58,7 @@ async def serve_http(
         token=admission.token,
         allowed_hosts=admission.allowed_hosts,
         max_message_bytes=face.max_message_bytes,
+        use=admission.use,
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(endpoint.conversations.run)

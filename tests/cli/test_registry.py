@@ -91,7 +91,9 @@ def test_add_makes_the_manifest_where_there_is_none(world: World, registry: Regi
         (("first", "https://other.test"), 2, "`first` is the registry at https://first.test alr",
          "octave registry remove first"),
         (("company", "http://x.test"), 8, "is not reached by https", "octave registry list"),
-        (("company", "nonsense"), 8, "the registry `company` is not reached by https", ""),
+        (("company", "nonsense"), 2, '"nonsense" is not an address', "octave registry add"),
+        (("company", "https://ex..ample"), 2, '"https://ex..ample" is not an address', ""),
+        (("company", "https://xn--a"), 8, "the registry `company`", ""),
         (("company", "http://127.0.0.1:1"), 8, "the registry `company` cannot be reached", ""),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """`info` and `install` of what configured registries have: whose word counts and whose does not."""
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -69,6 +70,26 @@ def test_an_address_that_only_a_registry_names_is_agreed_to(
         True,
     )
     assert world.octave("install", *words).code == 0
+
+
+def test_a_sha256_that_an_entry_tells_must_be_that_of_a_file(
+    world: World, registry: RegistryServer
+) -> None:
+    world.offer("quokka-mcp", GOOD, readme=CLAIM)
+    configure(world.home, company=registry.url)
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", fileSha256="0" * 64))
+    done = world.octave("install", "quokka", "--json")
+    assert (done.code, done.error["code"]) == (7, "integrity_failed")
+    assert world.installed() == []
+
+    registry.items.clear()
+    (wheel,) = world.index.files.values()
+    good = hashlib.sha256(wheel).hexdigest()
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", fileSha256=good))
+    world.octave("registry", "update")
+    done = world.octave("install", "quokka")
+    assert done.code == 0, done.stderr
+    assert "is not checked" not in done.stderr
 
 
 def test_what_is_locked_needs_no_registry(world: World, registry: RegistryServer) -> None:
@@ -236,3 +257,15 @@ def test_a_lying_registry_is_an_error_and_no_bug(world: World, registry: Registr
         registry.answer = lambda asked, body=body: Answer(body)  # type: ignore[misc]
         for words in (("search", "quokka"), ("install", "quokka"), ("info", "com.example/x")):
             assert world.octave(*words).code in {0, 4, 8}
+
+
+def test_an_address_with_parts_for_the_user_to_fill_in_is_not_connected_as_it_is(
+    world: World, registry: RegistryServer
+) -> None:
+    remotes = [{"type": "streamable-http", "url": "https://x.test/{tenant}/mcp"}]
+    registry.items.append(item(server("com.example/quokka", remotes=remotes)))
+    configure(world.home, company=registry.url)
+    done = world.octave("install", "quokka", "--remote", "--no-start")
+    assert done.code == 2
+    assert "with your `{tenant}`" in done.stderr
+    assert "servers.quokka" not in world.manifest

@@ -359,6 +359,7 @@ def _without_disk_and_threads() -> Iterator[None]:
 
     with (
         mock.patch.object(worker, "run", run),
+        mock.patch.object(worker, "run_apart", run),
         mock.patch.object(offered_file, "save"),
         mock.patch.object(ServerLog, "event"),
         # What a line costs depends on the machine, and nobody may be paused for it.

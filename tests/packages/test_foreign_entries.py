@@ -1,12 +1,15 @@
 """What a registry may say about a server, and that no lie of it counts."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from octave.errors import RegistryUnreachable
+from octave.packages.foreign_entries import foreign_entry
 from tests.packages.mcp_registry import Answer, RegistryServer, item, package, server
 from tests.packages.registry_reader import Reader
 
@@ -103,6 +106,8 @@ def test_a_range_is_no_version(registry: RegistryServer, reader: Reader, version
         ("o/thing", "https://images.example.com/v2", "images.example.com/o/thing", "1.0"),
         ("h.test/o/thing", "https://images.example.com", "h.test/o/thing", "1.0"),
         ("o/thing:2", "", "o/thing", "2"),
+        (f"h.test/o/thing@sha256:{'0' * 64}", "", "h.test/o/thing", f"sha256:{'0' * 64}"),
+        (f"h.test/o/thing:2@sha256:{'0' * 64}", "", "h.test/o/thing", f"sha256:{'0' * 64}"),
     ],
 )
 def test_an_image_lies_where_its_entry_says_and_nowhere_else(
@@ -119,6 +124,59 @@ def test_an_image_lies_where_its_entry_says_and_nowhere_else(
     (choice,) = entry.packages
     assert (choice.identifier, choice.version, choice.installable) == (image, version, True)
     assert choice.index_host == ""
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "h.test/o/thing@sha512:" + "0" * 128,
+        "h.test/o/thing:1.0 --privileged",
+        "--privileged",
+        "user@h.test/o/thing",
+        "h.test/../thing",
+        "https://h.test/o/thing",
+    ],
+)
+def test_an_image_that_cannot_be_named_as_its_entry_does_is_not_run(
+    registry: RegistryServer, reader: Reader, identifier: str
+) -> None:
+    registry.add("com.example/thing", package("oci", identifier))
+
+    (entry,) = reader.open().search("thing")
+    assert not entry.packages[0].installable
+    assert entry.packages[0].notes
+
+
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        "thing.mcpb",
+        "http://x.test/thing.mcpb",
+        "https://user:pass@x.test/thing.mcpb",
+        "https://[::1/thing.mcpb",
+        "https://x.test:99999/thing.mcpb",
+        "file:///etc/thing.mcpb",
+        "../thing.mcpb",
+    ],
+)
+def test_a_bundle_lies_at_an_https_address_or_is_not_installed(
+    registry: RegistryServer, reader: Reader, identifier: str
+) -> None:
+    one = package("mcpb", identifier, fileSha256="0" * 64)
+    registry.add("com.example/thing", one)
+
+    (entry,) = reader.open().search("thing")
+    assert not entry.packages[0].installable
+    assert entry.packages[0].notes
+
+
+def test_a_registry_elsewhere_knows_no_bundle_of_this_machine() -> None:
+    one = package("mcpb", "http://127.0.0.1:8080/thing.mcpb", fileSha256="0" * 64)
+    raw = msgspec.Raw(json.dumps(item(server("com.example/thing", packages=[one]))).encode())
+    for address, installable in (("https://mcp.test", False), ("http://127.0.0.1:9", True)):
+        entry = foreign_entry(raw, "company", address)
+        assert entry is not None
+        assert entry.packages[0].installable is installable
 
 
 def test_harmless_variables_are_set(registry: RegistryServer, reader: Reader) -> None:
@@ -150,6 +208,8 @@ def test_a_word_of_octaves_own_counts_nothing_from_a_registry(
 
 def test_addresses_that_are_none_are_left_out(registry: RegistryServer, reader: Reader) -> None:
     urls = ["https://x.test/mcp", "http://x.test/mcp", "javascript:alert(1)", "file:///etc/passwd"]
+    urls += ["https://[x.test/mcp", "https://x.test:99999/mcp", "https://mcp.test@x.test/mcp"]
+    urls += ["https:///mcp", "https://[::zz]/mcp"]
     content = server(
         "com.example/thing",
         remotes=[{"type": "sse", "url": url} for url in urls],

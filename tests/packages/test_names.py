@@ -72,6 +72,9 @@ def test_a_package_is_split_into_kind_and_name(text, kind, name):
         "mcpb:https://h.test/x.mcpb#sha256=" + "a" * 63,
         "mcpb:https://h.test/x.mcpb#sha256=" + "A" * 64,
         "mcpb:https://u:p@h.test/x" + HASH,
+        "mcpb:https://[::1/x" + HASH,
+        "mcpb:https://[::x]/x" + HASH,
+        "mcpb:https://h.test:99999/x" + HASH,
         "mcpb:https://h.test/x y" + HASH,
         "mcpb:file:///etc/passwd" + HASH,
         "mcpb:../x.mcpb" + HASH,
@@ -234,3 +237,39 @@ def test_a_folder_may_be_given_to_a_container_like_this(text):
 def test_a_folder_may_not_be_given_to_a_container_like_this(text):
     with pytest.raises(ValueError):
         names.check_mount(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h.test",
+        "http://127.0.0.1:1/mcp?x=1",
+        "https://[::1]:8443/mcp",
+        "https://b\u00fccher.test/mcp",
+        "https://h.test./mcp",
+    ],
+)
+def test_an_address_may_be_like_this(text):
+    assert names.check_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h.test",
+        "ftp://h.test",
+        "https://",
+        "https://u:p@h.test/",
+        "https://h.test/a b",
+        "https://[::1/mcp",
+        "https://[zz]/mcp",
+        "https://h.test:99999/mcp",
+        "https://h.test:abc/mcp",
+        "https://h..test/mcp",
+        f"https://{'a' * 64}.test/",
+        "https://\u2100.test/mcp",
+    ],
+)
+def test_an_address_may_not_be_like_this(text):
+    with pytest.raises(ValueError, match="is not an address"):
+        names.check_address(text)

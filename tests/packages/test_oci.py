@@ -333,6 +333,18 @@ def test_a_registrys_image_must_say_who_it_is(
     assert told(world)["env"]["QUOKKA_TOKEN"] == "hush"
 
 
+def test_a_registrys_image_is_the_one_of_its_digest(
+    world: World, registry: RegistryServer, docker: DockerStandIn
+) -> None:
+    digest = docker.publish(IMAGE, "1.0", ECHO, CLAIM)
+    registry.add(NAME, package("oci", f"{IMAGE}@{digest}"))
+    docker.publish(IMAGE, "latest", ECHO, CLAIM | {"other": "image"})
+    shown = world.octave("info", "quokka", "--json").json["packages"][0]
+    assert shown["command"] == f"docker run -i --rm {IMAGE}@{digest}"
+    assert world.octave("install", "quokka").code == 0
+    assert world.record("quokka")["integrity"] == digest
+
+
 def test_a_newer_tag_of_the_registry_is_outdated_and_an_update(
     world: World, registry: RegistryServer, docker: DockerStandIn
 ) -> None:

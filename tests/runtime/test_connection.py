@@ -1,9 +1,12 @@
+import asyncio
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -609,3 +612,41 @@ async def test_requests_of_the_server_can_be_taken_over():
         await forward(connection, call("work"))
         await connection.request("ping", None, BOUND_S)
     assert [message.method for message in asked] == ["roots/list"]
+
+
+async def test_a_keyring_that_asks_a_person_holds_nobody_else_up() -> None:
+    spec, typed, asked = server("good"), threading.Event(), anyio.Event()
+    loop = asyncio.get_running_loop()
+    answers: list[bool] = []
+
+    def environment() -> dict[str, str]:
+        loop.call_soon_threadsafe(asked.set)
+        answers.append(typed.wait(BOUND_S))
+        return spec.environment()
+
+    async def answer() -> None:
+        await asked.wait()
+        typed.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        async with connect(replace(spec, environment=environment), Callbacks()):
+            assert answers == [True]
+
+
+async def test_a_start_that_is_given_up_waits_for_no_keyring_and_nor_does_the_end() -> None:
+    spec, typed, asking = server("good"), threading.Event(), list[threading.Thread]()
+
+    def environment() -> dict[str, str]:
+        asking.append(threading.current_thread())
+        typed.wait(BOUND_S)
+        return spec.environment()
+
+    began_s = anyio.current_time()
+    with anyio.move_on_after(0.05) as given_up:
+        async with connect(replace(spec, environment=environment), Callbacks()):
+            pass
+    typed.set()
+    assert given_up.cancelled_caught
+    assert anyio.current_time() - began_s < BOUND_S / 2
+    assert asking[0].daemon

@@ -233,15 +233,15 @@ def is_deaf(pid: int) -> bool:
 
 @pytest.mark.anyio
 async def test_a_dead_guardian_is_replaced_at_the_next_start(tmp_path: Path) -> None:
-    async with alive(tmp_path) as (run, environment):
-        assert environment()[RUN_MARK] == run.id
+    async with alive(tmp_path) as (run, started):
+        assert started()[RUN_MARK] == run.id
         first = run.guardian_pid
         assert first is not None
-        environment()
+        started()
         assert run.guardian_pid == first
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not is_alive(first))
-        environment()
+        started()
         second = run.guardian_pid
         assert second not in {None, first}
     assert second is not None
@@ -253,8 +253,8 @@ async def test_servers_start_also_where_no_guardian_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
-    async with alive(tmp_path) as (run, environment):
-        assert environment()[RUN_MARK] == run.id
+    async with alive(tmp_path) as (run, started):
+        assert started()[RUN_MARK] == run.id
         assert run.guardian_pid is None
     assert "no guardian" in caplog.text
 
@@ -263,8 +263,13 @@ async def test_servers_start_also_where_no_guardian_can(
 async def alive(state: Path) -> AsyncIterator[tuple[Run, Callable[[], dict[str, str]]]]:
     run = Run(state, {RUN_MARK: "another", PROCESS_MARK: "another", "PATH": os.defpath})
     (spec,) = run.marked([LaunchSpec("it", ("/bin/true",), state, lambda: {"A": "b"})])
+
+    def started() -> dict[str, str]:
+        spec.before_start()
+        return spec.environment()
+
     async with run.alive():
-        yield run, spec.environment
+        yield run, started
 
 
 @pytest.mark.anyio
@@ -272,8 +277,8 @@ async def test_a_guardian_that_dies_has_a_successor_though_no_server_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(marker, "SUCCESSOR_DELAY_S", 0.0)
-    async with alive(tmp_path) as (run, environment):
-        environment()
+    async with alive(tmp_path) as (run, started):
+        started()
         first = run.guardian_pid
         assert first is not None
         os.kill(first, signal.SIGKILL)
@@ -289,9 +294,9 @@ async def test_a_guardian_that_could_not_be_started_is_tried_again_and_told_once
 ) -> None:
     monkeypatch.setattr(marker, "NEXT_ATTEMPT_S", 0.01)
     python = sys.executable
-    async with alive(tmp_path) as (run, environment):
+    async with alive(tmp_path) as (run, started):
         monkeypatch.setattr(sys, "executable", "/no/such/python")
-        environment()
+        started()
         await anyio.sleep(0.1)
         assert run.guardian_pid is None
         monkeypatch.setattr(sys, "executable", python)

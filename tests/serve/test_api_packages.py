@@ -169,6 +169,10 @@ async def test_what_is_no_order_is_refused_and_nothing_is_begun(
             answer = await client.post("/api/install", json=body)
             told = answer.json().get("error", {}).get("code")
             assert (answer.status_code, told) == (status, code), answer.text
+        for path in ("/api/registry?q=%00", "/api/registry?q=a&limit=%00",
+                     "/api/registry/time?registry=%00"):  # fmt: skip
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "usage"), path
         missing = (await client.get("/api/jobs/nothing")).json()
         assert missing["error"]["code"] == "not_found"
         assert (await client.get("/api/jobs")).json() == {"jobs": []}

@@ -1,7 +1,9 @@
 """The control connection, asked as the CLI asks it, with real servers behind it."""
 
+import asyncio
 import json
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,12 @@ from octave.errors import (
     UsageError,
 )
 from octave.home import Workspace
+from octave.packages.launch import LaunchSpec
 from octave.remote import Remote
 from octave.serve import methods
+from octave.serve.control import Control, Runtime
+from octave.serve.parts import assemble
+from octave.settings import Settings
 from tests.serve.running import BOUND_S, ask, home_workspace, manifest_text, request, running
 
 pytestmark = pytest.mark.anyio
@@ -234,3 +240,28 @@ async def test_wrong_requests_are_answered_and_the_connection_goes_on(
         assert remote.request("octave/status")["runtime"]["running"]
 
     await ask(workspace, asked)
+
+
+async def test_a_secret_among_arguments_holds_up_its_reload_and_nothing_else(
+    tmp_path: Path,
+) -> None:
+    workspace = home_workspace(tmp_path / "h", manifest_text())
+    parts = assemble(workspace, [], Settings())
+    typed, asked, answers = threading.Event(), anyio.Event(), list[bool]()
+    loop = asyncio.get_running_loop()
+
+    def specs() -> list[LaunchSpec]:
+        loop.call_soon_threadsafe(asked.set)
+        answers.append(typed.wait(BOUND_S))
+        return []
+
+    control = Control(parts.supervisor, parts.router, Runtime(specs, dict, lambda: None))
+
+    async def answer() -> None:
+        await asked.wait()
+        typed.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer)
+        await control.reload()
+    assert answers == [True]

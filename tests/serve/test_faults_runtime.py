@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import httpx
 import pytest
 
 from octave.errors import NotRunning, OctaveError
@@ -96,6 +97,27 @@ async def test_a_background_runtime_that_was_asked_something_stays(
         with anyio.move_on_after(0.5):
             await told.ended.wait()
         assert not told.ended.is_set()
+
+
+@pytest.mark.parametrize("has_token", [True, False])
+async def test_requests_with_the_token_keep_a_background_runtime_and_others_do_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    has_token: bool,
+) -> None:
+    monkeypatch.setattr("octave.serve.app.WATCH_S", 0.05)
+    workspace = home_workspace(tmp_path / "h", manifest_text("good"))
+    async with running(workspace, Options(background=True)) as told:
+        token = workspace.token.read_text(encoding="utf-8") if has_token else "wrong"
+        async with httpx.AsyncClient(base_url=told.facts["url"]) as client:
+            bearer = {"Authorization": f"Bearer {token}"}
+            answer = await client.get("/mcp/status", headers=bearer)
+            assert answer.status_code == (200 if has_token else 401)
+            assert (await client.get("/health")).status_code == 200
+        monkeypatch.setattr("octave.serve.app.UNUSED_S", 0.1)
+        with anyio.move_on_after(0.5 if has_token else BOUND_S):
+            await told.ended.wait()
+        assert told.ended.is_set() is not has_token
 
 
 async def test_how_many_files_are_open_and_may_be_is_told(tmp_path: Path) -> None:

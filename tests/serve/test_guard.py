@@ -6,6 +6,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from octave.serve.guard import BODY_LIMIT_BYTES, LINGER_BYTES, Guard
+from octave.serve.use import Use
 
 TOKEN = "t" * 43
 HOST = "127.0.0.1:3737"
@@ -280,3 +281,24 @@ def test_the_refusal_is_json_with_a_hint() -> None:
 
     body = json.loads(Refusal(415, "x", "y", "z").body())
     assert body == {"error": {"code": "x", "message": "y", "hint": "z"}}
+
+
+async def test_who_has_the_token_uses_it_until_the_answer_ends_and_nobody_else_does() -> None:
+    use, seen = Use(), list[int]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(use.in_flight)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+        if scope["path"] == "/fails":
+            raise OSError("gone")
+
+    transport = httpx.ASGITransport(app=Guard(app, port=3737, token=TOKEN, use=use))
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
+        assert (await client.get("/health", headers=AUTHORIZED)).status_code == 200
+        assert (await client.get("/mcp/tools")).status_code == 401
+        assert (use.count, seen) == (0, [0])
+        await client.get("/mcp/tools", headers=AUTHORIZED)
+        with pytest.raises(OSError, match="gone"):
+            await client.get("/fails", headers=AUTHORIZED)
+    assert (use.count, use.in_flight, seen) == (2, 0, [0, 1, 1])

@@ -12,6 +12,7 @@ from octave.home import atomic_write
 from octave.packages import containers
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
 from octave.packages.lockfile import Pin
+from octave.packages.names import joined_image
 
 IMAGE = "image.json"
 """What the image said of itself when it was installed."""
@@ -29,7 +30,7 @@ class Oci:
         """Return the digest of the tag; the image is pulled for it."""
         used = containers.tool(bench)
         version = _version(wanted)
-        reference = f"{wanted.package}{_joint(version)}{version}"
+        reference = joined_image(wanted.package, version)
         image, told = containers.fetch(used, reference, bench, anew=not bench.offline)
         digest = version
         if version.startswith("sha256:"):
@@ -97,7 +98,3 @@ def _version(wanted: Wanted) -> str:
     if wanted.version_range != _ANY:
         return wanted.version_range
     return wanted.told or "latest"
-
-
-def _joint(version: str) -> str:
-    return "@" if version.startswith("sha256:") else ":"
