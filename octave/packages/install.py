@@ -4,6 +4,7 @@ Short sequences of calls into the other modules. What exists on disk is decided 
 the version's folder, then octave.lock. A crash anywhere before leaves the previous state.
 """
 
+import errno
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -84,6 +85,10 @@ def install(request: Request, site: Site) -> Outcome:
     Raises:
         OctaveError: nothing was installed, the previous state is untouched.
     """
+    root = site.workspace.home.root
+    if root.exists() and not root.is_dir():
+        # Else its manifest would be blamed, which is read before anything is made.
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(root))
     request, choice, name = wish_of(request, site)
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)

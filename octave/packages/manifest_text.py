@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from octave.errors import ManifestError, StorageFailed, storage_hint
+from octave.errors import ManifestError, storage_hint
 from octave.packages.toml_text import merge_conflict, position, syntax_place
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -16,7 +16,6 @@ def read_text(path: Path) -> str | None:
 
     Raises:
         ManifestError: it cannot be read.
-        StorageFailed: its folder is a file.
     """
     try:
         # Opening a pipe would wait for a writer.
@@ -25,10 +24,6 @@ def read_text(path: Path) -> str | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except NotADirectoryError as error:
-        raise StorageFailed(
-            f"`{path}` cannot be read: {error.strerror}", hint=storage_hint(error)
-        ) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ManifestError(

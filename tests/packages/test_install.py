@@ -674,11 +674,10 @@ def test_a_home_that_may_not_be_written_is_a_storage_error(world: World) -> None
     assert "OCTAVE_HOME" in done.error["hint"]
 
 
-def test_a_file_in_the_place_of_the_home_is_told(world: World) -> None:
+def test_a_file_in_the_place_of_the_home_is_a_storage_error(world: World) -> None:
     world.home.write_text("not a folder", encoding="utf-8")
     done = world.octave("install", "pypi:story-good", "--json")
-    assert (done.code, done.error["code"]) == (2, "manifest_invalid")
-    assert "/home/octave.toml` cannot be read: Not a directory" in done.error["message"]
+    assert (done.code, done.error["code"]) == (1, "storage_failed")
 
 
 def test_install_without_names_makes_the_machine_equal_the_manifest(world: World) -> None:
