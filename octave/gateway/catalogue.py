@@ -19,7 +19,7 @@ import anyio.abc
 from octave.errors import Bug, NotRunning, OctaveError, ServerNotFound, did_you_mean
 from octave.gateway.approving import Approving, process_of
 from octave.gateway.listing import Listing, listing
-from octave.gateway.shelf import Kept, Shelf
+from octave.gateway.shelf import Kept, Key, Shelf
 from octave.packages.offered import LISTS, Offered
 from octave.runtime import wire, worker
 from octave.runtime.instance import Instance
@@ -345,7 +345,7 @@ class Catalogue:
         offered = await asker.exchange.ask()
         asked_of = process_of(server)
         elsewhere = await self.approving.elsewhere(server, asker)
-        if self._is_left(asker):
+        if self._is_left(asker, server, key):
             return None
         before = self._shelf.of(server)
         old = before.listing
@@ -357,7 +357,7 @@ class Catalogue:
         # In a thread: thousands of definitions take longer than a call may wait.
         spec = server.spec
         new = await worker.run(listing, server.name, offered, spec.tools, spec.approvals)
-        if self._is_left(asker):
+        if self._is_left(asker, server, key):
             return None
         self._shelf.put(server, key, new, now_s)
         self._shelf.of(server).asked_of = asked_of
@@ -370,9 +370,9 @@ class Catalogue:
         }
 
     @staticmethod
-    def _is_left(asker: Instance) -> bool:
-        # Another one each time it is looked at, which a type checker does not expect.
-        return asker.is_retired
+    def _is_left(asker: Instance, server: Server, key: Key) -> bool:
+        # Both are others each time they are looked at, which a type checker does not expect.
+        return asker.is_retired or (server.spec.version, server.spec.digest) != key
 
     def _warn(self, server: Server, warnings: Sequence[str]) -> None:
         """Write into the log of a server what its last look did not find to be wrong already."""

@@ -136,7 +136,9 @@ def failure(output: Output, wanted: str) -> OctaveError:
             hint="check the network, the proxy and the index settings of uv or pip; "
             "`--offline` installs what is in the cache",
         )
-    if re.search(r"Because there are no versions of ([\w.-]+) and you require \1[,\s><=~!]", text):
+    # Versions that are too young are hidden from uv, not from the index.
+    is_hidden = "exclude-newer" in text
+    if not is_hidden and _NO_VERSIONS.search(text):
         return RegistryUnreachable(
             f"the package index answers, and lists no version of `{wanted}` at all",
             hint="check that nothing else answers in its place, such as the login page of a "
@@ -159,6 +161,9 @@ def unwrapped(text: str) -> str:
     return " ".join(text.split())
 
 
+_NO_VERSIONS = re.compile(
+    r"Because there are no versions of ([\w.-]+) and you require \1[,\s><=~!]"
+)
 _NOT_FOR_HERE = re.compile(r"Because (\S+?)==(\S+) has no wheels with a matching ([\w ]+?) tag \(")
 _UNREACHABLE = re.compile(
     r"error sending request|client error|[Cc]onnection (refused|reset)|dns error|timed out"

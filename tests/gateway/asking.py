@@ -109,7 +109,9 @@ class Peer(Client):
 
     async def done(self, identifier: object) -> Result:
         """What the server says at the end of a call."""
-        found: Result = json.loads((await self.result(identifier))["content"][0]["text"])
+        said = await self.result(identifier)
+        assert "content" in said, said
+        found: Result = json.loads(said["content"][0]["text"])
         return found
 
     async def did(self, identifier: object, *steps: Step) -> Result:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from octave.errors import Ambiguous, InstallFailed, IntegrityFailed, UsageError
+from octave.errors import Ambiguous, InstallFailed, IntegrityFailed
 from octave.home import Home
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.ecosystems.npm import Npm
@@ -137,12 +137,6 @@ def test_scripts_of_a_package_that_was_named_run_and_no_others(registry, bench):
     pin = locked(bench, "server", scripts=("dep",))
     target = installed(bench, pin)
     assert [path.parent.name for path in target.rglob("marker")] == ["dep"]
-
-
-def test_scripts_are_allowed_only_where_there_are_some(registry, bench):
-    registry.offer("server")
-    with pytest.raises(UsageError, match="`server` has no install script"):
-        locked(bench, "server", scripts=("server",))
 
 
 def test_a_version_for_another_node_is_not_replaced_by_an_older_one(registry, bench):

@@ -38,7 +38,7 @@ def test_a_missing_file_keeps_nothing(tmp_path: Path) -> None:
 
 def test_names_are_in_the_servers_order() -> None:
     offer = Offered(b"{}", {"prompts": (b'{"name":"b"}', b'{"title":"t"}', b'{"name":"a"}')})
-    assert offer.names("prompts") == ("b", "", "a")
+    assert offer.names("prompts") == ("b", "a")
     assert offer.names() == ()
 
 

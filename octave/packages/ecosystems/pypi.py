@@ -295,12 +295,12 @@ def _asked_floor(text: str) -> Version | None:
 
 def _explain(output: Output, question: _Question, staging: Path, bench: Bench) -> OctaveError:
     text, name = uv.unwrapped(output.stderr), question.name
-    refused = refusal(text, name, bench.min_age)
-    if refused is not None:
-        return refused
     failed = uv.failure(output, name)
     if type(failed) is not InstallFailed:
         return failed
+    refused = refusal(text, name, bench.min_age)
+    if refused is not None:
+        return refused
     newest = _newest(question, staging, bench) if question.requirement.specifier else None
     if newest and not question.requirement.specifier.contains(newest, prereleases=True):
         return VersionNotFound(
