@@ -112,7 +112,7 @@ VERBS = (
 
 
 @pytest.mark.parametrize(
-    "kills", [8, pytest.param(40, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
+    "kills", [4, pytest.param(40, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
 )
 def test_row_42_killed_at_random_instants_the_old_version_runs_and_a_rerun_finishes(
     world: World, octave: Warm, kills: int

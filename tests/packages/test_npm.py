@@ -280,9 +280,9 @@ def real_bench(tmp_path: Path, open_network: None) -> Bench:
     "package",
     [
         "@modelcontextprotocol/server-everything",
-        "@modelcontextprotocol/server-memory",
-        "kubernetes-mcp-server",
-        "slack-mcp-server",
+        pytest.param("@modelcontextprotocol/server-memory", marks=pytest.mark.campaign),
+        pytest.param("kubernetes-mcp-server", marks=pytest.mark.campaign),
+        pytest.param("slack-mcp-server", marks=pytest.mark.campaign),
     ],
 )
 def test_a_real_server_is_locked_and_installed_twice_the_same(tmp_path, real_bench, package):
@@ -320,9 +320,9 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     "package",
     [
         "@modelcontextprotocol/server-everything",
-        "@modelcontextprotocol/server-filesystem",
+        pytest.param("@modelcontextprotocol/server-filesystem", marks=pytest.mark.campaign),
         "esbuild",
-        "npm",
+        pytest.param("npm", marks=pytest.mark.campaign),
     ],
     ids=["everything", "filesystem", "platform variants", "bundled dependencies"],
 )

@@ -238,7 +238,7 @@ def test_on_a_full_disk_the_old_version_stays_and_runs(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "kills", [6, pytest.param(40, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
+    "kills", [3, pytest.param(40, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
 )
 def test_killed_at_any_instant_a_whole_version_counts_and_a_rerun_finishes(
     world: World, kills: int
