@@ -2,8 +2,9 @@
 
     .venv/bin/python -m tests.bench.start [--rounds N]
 
-Octave's command for an installed server is run as the runtime runs it; `npx -y` and `uvx` run the
-same version from their own caches, which a first run fills. Interleaved; medians. The weight is
+Octave's command for an installed server is run as the runtime runs it; `npx -y` and `uvx` as AI
+tools are configured with them, without a version, from their own caches, which a first run fills.
+With `--pinned` they get the version, and need not look for it. Interleaved; medians. The weight is
 the PSS of the whole process tree once it is quiet. Linux only.
 """
 
@@ -33,7 +34,7 @@ SHARE = 0.5
 ROUNDS = 5
 
 
-def ways(root: Path, kind: str, name: str) -> Mapping[str, LaunchSpec]:
+def ways(root: Path, kind: str, name: str, *, pinned: bool) -> Mapping[str, LaunchSpec]:
     """Return the commands to compare, by what they are called; installs the server."""
     home = root / "home"
     environ = {**os.environ, "OCTAVE_HOME": str(home)}
@@ -43,10 +44,12 @@ def ways(root: Path, kind: str, name: str) -> Mapping[str, LaunchSpec]:
     (spec,) = (each for each in launch_specs(workspace, os.environ) if each.name == name)
     pin = lockfile.read(workspace.lockfile).pins[name]
     if kind == "npx":
-        argv: tuple[str, ...] = ("npx", "-y", f"{pin.package}@{pin.version}")
+        wanted = f"{pin.package}@{pin.version}" if pinned else pin.package
+        argv: tuple[str, ...] = ("npx", "-y", wanted)
         more = {"npm_config_cache": str(root / "npm")}
     else:
-        argv = (find_uv_bin(), "tool", "run", "--from", f"{pin.package}=={pin.version}", pin.entry)
+        wanted = f"{pin.package}=={pin.version}" if pinned else pin.package
+        argv = (find_uv_bin(), "tool", "run", "--from", wanted, pin.entry)
         more = {"UV_CACHE_DIR": str(root / "uv")}
     other = replace(spec, argv=argv, environment=lambda: {**spec.environment(), **more})
     return {"octave": spec, kind: other}
@@ -61,8 +64,8 @@ def greeted(spec: LaunchSpec) -> Iterator[tuple[Plain, float]]:
         yield server, time.perf_counter() - began
 
 
-def compare(root: Path, kind: str, name: str, rounds: int) -> None:
-    found = ways(root, kind, name)
+def compare(root: Path, kind: str, name: str, rounds: int, *, pinned: bool) -> None:
+    found = ways(root, kind, name, pinned=pinned)
     for spec in found.values():
         with greeted(spec):
             pass
@@ -87,10 +90,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.start")
     parser.add_argument("--folder", type=Path, help="where to work; default: a temporary one")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--pinned", action="store_true", help="npx and uvx get the version")
     asked = parser.parse_args()
     for kind, name in (("npx", "everything"), ("uvx", "fetch")):
         with tempfile.TemporaryDirectory(dir=asked.folder, prefix="bench-start-") as scratch:
-            compare(Path(scratch), kind, name, asked.rounds)
+            compare(Path(scratch), kind, name, asked.rounds, pinned=asked.pinned)
 
 
 if __name__ == "__main__":
