@@ -137,8 +137,7 @@ def failure(output: Output, wanted: str) -> OctaveError:
             "`--offline` installs what is in the cache",
         )
     # Versions that are too young are hidden from uv, not from the index.
-    is_hidden = "exclude-newer" in text
-    if not is_hidden and _NO_VERSIONS.search(text):
+    if "exclude-newer" not in text and _NO_VERSIONS.search(text):
         return RegistryUnreachable(
             f"the package index answers, and lists no version of `{wanted}` at all",
             hint="check that nothing else answers in its place, such as the login page of a "
