@@ -14,7 +14,14 @@ from octave.cli.options import manners
 from octave.cli.outcomes import report
 from octave.cli.output import safe, tell
 from octave.cli.site import open_site
-from octave.cli.site_options import EnvFileOption, EnvOption, NoStartOption, YesOption
+from octave.cli.site_options import (
+    EnvFileOption,
+    EnvOption,
+    HeaderEnvOption,
+    HeaderOption,
+    NoStartOption,
+    YesOption,
+)
 from octave.clients import looks
 from octave.errors import UsageError
 from octave.packages import own, variables
@@ -32,16 +39,8 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     words: Annotated[list[str] | None, typer.Argument(metavar="WORD")] = None,
     *,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),
-    ] = None,
-    header_env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."
-        ),
-    ] = None,
+    header: HeaderOption = None,
+    header_env: HeaderEnvOption = None,
     env: EnvOption = None,
     env_file: EnvFileOption = None,
     no_start: NoStartOption = False,

@@ -12,6 +12,10 @@ from octave.cli.completion import registry_ids
 from octave.cli.headers import read_headers, stored
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
+from octave.cli.site_options import (
+    HeaderEnvOption,
+    HeaderOption,
+)
 from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
 from octave.home import Workspace
 from octave.packages import manifest, registries, registry_edit, store, workspaces
@@ -79,16 +83,8 @@ def add(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     url: Annotated[str | None, typer.Argument(metavar="URL")] = None,
     *,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),
-    ] = None,
-    header_env: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."
-        ),
-    ] = None,
+    header: HeaderOption = None,
+    header_env: HeaderEnvOption = None,
     header_secret: Annotated[
         list[str] | None,
         typer.Option(

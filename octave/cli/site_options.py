@@ -26,6 +26,14 @@ EnvOption = Annotated[
 EnvFileOption = Annotated[
     Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
 ]
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),
+]
+HeaderEnvOption = Annotated[
+    list[str] | None,
+    typer.Option("--header-env", metavar="'K: VARIABLE'", help="The same, from the environment."),
+]
 AgeOption = Annotated[
     str | None,
     typer.Option(
