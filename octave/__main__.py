@@ -1,5 +1,6 @@
 """Entry point of `octave` and `octave-mcp`: the verbs that must be instant come before the rest."""
 
+import gc
 import sys
 
 
@@ -17,7 +18,10 @@ def main() -> None:
         sys.exit(0)
     from octave.cli.main import run
 
-    sys.exit(run(words))
+    code = run(words)
+    # Looking once more through all there is for what nobody uses takes 30 ms; the process ends.
+    gc.freeze()
+    sys.exit(code)
 
 
 if __name__ == "__main__":
