@@ -7,6 +7,7 @@ on, when it fits; else another installed one; else one that uv can have, below t
 What only wheels need is loaded late: npm servers are installed without it.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import atomic_write, private_folder
-from octave.packages import store
-from octave.packages.commands import run
+from octave.packages import node_answers, store
+from octave.packages.commands import Output, run
 
 if TYPE_CHECKING:  # the ecosystems import this module
     from octave.packages.ecosystems.base import Bench
@@ -183,15 +184,23 @@ def platform_of(node: Node, bench: "Bench") -> tuple[str, str, str]:
 
 def _asked(program: str, bench: "Bench") -> tuple[object, ...]:
     """Return what `_ASK_NODE` asks for; ValueError when the answer is none."""
-    said = bench.ask(
-        (program, _ASK_NODE),
-        lambda: run(
-            [program, "-p", _ASK_NODE],
-            cwd=Path("/"),
-            environ=bench.environ,
-            timeout_s=_ASK_TIMEOUT_S,
-        ),
-    )
+    said = bench.ask((program, _ASK_NODE), lambda: _ask(program, bench))
+    return _answer(said)
+
+
+def _ask(program: str, bench: "Bench") -> Output:
+    argv = (program, "-p", _ASK_NODE)
+    known = node_answers.kept(bench.home.cache, program, _ASK_NODE)
+    if known is not None:
+        return Output(argv, 0, known, "")
+    said = run(argv, cwd=Path("/"), environ=bench.environ, timeout_s=_ASK_TIMEOUT_S)
+    with contextlib.suppress(ValueError):
+        _, executable, *_ = _answer(said)
+        node_answers.keep(bench.home.cache, program, _ASK_NODE, str(executable), said.stdout)
+    return said
+
+
+def _answer(said: Output) -> tuple[object, ...]:
     found = json.loads(said.stdout)
     if not isinstance(found, list):
         raise ValueError(said.tail)

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,16 +79,65 @@ def test_the_private_node_serves_where_the_system_has_none_that_fits(
     assert found.npm[1] == str(prefix / "lib/node_modules/npm/bin/npm-cli.js")
 
 
-def test_a_node_is_asked_once_however_often_it_is_wanted(tmp_path: Path) -> None:
+def counted_node(tmp_path: Path, version: str, *, execpath: Path | None = None) -> Bench:
+    """A machine with a node that notes in `asked` how often it was started."""
     bench = bench_with(tmp_path)
-    asked, program = tmp_path / "asked", tmp_path / "prefix/bin/node"
-    answer = json.dumps(["20.1.0", str(program), "linux", "arm64", "musl"])
-    program.write_text(f"#!/bin/sh\necho x >>{asked}\necho '{answer}'\n", encoding="utf-8")
+    program = tmp_path / "prefix/bin/node"
+    answer = json.dumps([version, str(execpath or program), "linux", "arm64", "musl"])
+    script = f"#!/bin/sh\necho x >>{tmp_path / 'asked'}\necho '{answer}'\n"
+    program.write_text(script, encoding="utf-8")
     program.chmod(0o755)
+    bench.home.cache.mkdir(parents=True)
+    return bench
+
+
+def times_asked(tmp_path: Path) -> int:
+    return len((tmp_path / "asked").read_text(encoding="utf-8").split())
+
+
+def test_a_node_is_asked_once_however_often_it_is_wanted(tmp_path: Path) -> None:
+    bench = counted_node(tmp_path, "20.1.0")
     found = [node(bench), node(bench, (">=20",))]
     assert platform_of(found[0], bench) == ("linux", "arm64", "musl")
     assert found[0] == found[1]
-    assert asked.read_text(encoding="utf-8") == "x\n"
+    assert times_asked(tmp_path) == 1
+
+
+def test_a_node_that_stayed_the_same_is_not_asked_by_the_next_verb(tmp_path: Path) -> None:
+    bench = counted_node(tmp_path, "20.1.0")
+    first = node(bench)
+    following = replace(bench, answers={})
+    assert node(following) == first
+    assert platform_of(first, following) == ("linux", "arm64", "musl")
+    assert times_asked(tmp_path) == 1
+
+    program = first.path
+    script = program.read_text(encoding="utf-8").replace("20.1.0", "22.3.0")
+    program.write_text(script, encoding="utf-8")
+    assert node(replace(bench, answers={})).version == "22.3.0"
+    assert times_asked(tmp_path) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"path": 1}'])
+def test_a_damaged_answer_of_a_node_is_asked_for_again(tmp_path: Path, damage: bytes) -> None:
+    bench = counted_node(tmp_path, "20.1.0")
+    first = node(bench)
+    (kept,) = (bench.home.cache / "node").iterdir()
+    kept.write_bytes(damage)
+    assert node(replace(bench, answers={})) == first
+    assert times_asked(tmp_path) == 2
+
+
+def test_what_a_version_manager_has_under_the_name_is_asked_each_time(tmp_path: Path) -> None:
+    real = tmp_path / "versions/20/bin/node"
+    for file in (real, real.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    bench = counted_node(tmp_path, "20.1.0", execpath=real)
+    for _ in range(2):
+        assert node(replace(bench, answers={})).path == real
+    assert times_asked(tmp_path) == 2
+    assert not (bench.home.cache / "node").exists()
 
 
 def test_a_range_that_no_node_fits_is_said_with_what_is_there(tmp_path: Path) -> None:
