@@ -54,9 +54,12 @@ def prune(workspace: Workspace) -> None:
     """Drop the pins of servers the manifest no longer names."""
     with changing(workspace):
         wanted = manifest.load(workspace.manifest)
-        pins = lockfile.read(workspace.lockfile).pins
-        if pins:
-            write_pins(workspace, {name: pins[name] for name in pins if name in wanted.servers})
+        lock = lockfile.read(workspace.lockfile)
+        pins = {name: pin for name, pin in lock.pins.items() if name in wanted.servers}
+        if len(pins) == len(lock.pins) and lock.manifest_hash == wanted.servers_hash:
+            remember(workspace, pins)
+        elif lock.pins:
+            write_pins(workspace, pins)
 
 
 def require_fresh(wanted: Manifest, lock: Lock) -> None:
