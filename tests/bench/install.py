@@ -102,14 +102,19 @@ class Bench:
         print(f"{way:44} {self.wall_s(way):7.2f} {cpu_s:7.2f}  {spread:>13}  {verdict}")
 
 
-def home_with(bench: Bench, source: Path | None, cache: Path | None = None) -> Path:
-    """Return a new home with the manifest and lockfile of `source`, and a copy of `cache`."""
+def home_with(bench: Bench, source: Path | None, warm: Path | None = None) -> Path:
+    """Return a new home with the manifest and lockfile of `source`; as `warm`, it has its caches.
+
+    A private node or Python is one of them: kept once for every server, and not removed with one.
+    """
     home = bench.room()
     if source is not None:
         for name in ("octave.toml", "octave.lock"):
             shutil.copy(source / name, home)
-    if cache is not None:
-        shutil.copytree(cache, home / "cache")
+    if warm is not None:
+        for name in ("cache", "runtimes"):
+            if (warm / name).is_dir():
+                shutil.copytree(warm / name, home / name, symlinks=True)
     return home
 
 
@@ -144,7 +149,7 @@ def from_lock(bench: Bench, name: str, request: str) -> Iterator[None]:
     while True:
         home = home_with(bench, source)
         bench.octave(f"{name}: octave from lock, cold", home, "--no-start")
-        home = home_with(bench, source, home / "cache")
+        home = home_with(bench, source, home)
         bench.octave(f"{name}: octave from lock, warm", home, "--no-start")
         yield
 
