@@ -18,26 +18,37 @@ args = ["--local-timezone", "UTC"]
 """
 
 
+pytestmark = pytest.mark.xdist_group("locked")
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with two of the golden servers installed; nobody changes it."""
+    command = Octave(tmp_path_factory.mktemp("first") / "home", tmp_path_factory.mktemp("cwd"))
+    command.home.mkdir(mode=0o700)
+    (command.home / "octave.toml").write_text(MANIFEST)
+    (command.home / "octave.lock").write_text(GOLDEN.read_text())
+    command("install")
+    command("shutdown", code=None)
+    return command.home
+
+
 @pytest.fixture
-def second(octave: Octave) -> Octave:
-    """A home with two of the golden servers wanted and locked, nothing installed."""
-    first = Octave(octave.home.parent / "first-home", octave.cwd)
-    first.home.mkdir(mode=0o700)
-    (first.home / "octave.toml").write_text(MANIFEST)
-    (first.home / "octave.lock").write_text(GOLDEN.read_text())
-    first("install")
+def second(first: Path, octave: Octave) -> Octave:
+    """A home with the same servers wanted and locked, nothing installed."""
     octave.home.mkdir(mode=0o700)
     for name in ("octave.toml", "octave.lock"):
-        shutil.copy(first.home / name, octave.home / name)
+        shutil.copy(first / name, octave.home / name)
     return octave
 
 
-def test_locked_install_on_an_empty_home_gives_the_same_lockfile_and_tree(second: Octave) -> None:
+def test_locked_install_on_an_empty_home_gives_the_same_lockfile_and_tree(
+    first: Path, second: Octave
+) -> None:
     before = (second.home / "octave.lock").read_bytes()
     second("install", "--locked")
     assert (second.home / "octave.lock").read_bytes() == before
-    first = second.home.parent / "first-home" / "servers"
-    assert installed_files(second.home / "servers") == installed_files(first)
+    assert installed_files(second.home / "servers") == installed_files(first / "servers")
     assert "21:00" in second(
         "call", "time", "convert_time", "source_timezone=UTC", "time=12:00",
         "target_timezone=Asia/Tokyo",
