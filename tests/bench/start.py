@@ -5,7 +5,8 @@
 Octave's command for an installed server is run as the runtime runs it; `npx -y` and `uvx` as AI
 tools are configured with them, without a version, from their own caches, which a first run fills.
 With `--pinned` they get the version, and need not look for it. Interleaved; medians. The weight is
-the PSS of the whole process tree once it is quiet. Linux only.
+the PSS of the whole process tree once it is quiet: alone on the machine, where the two processes of
+npx share one node, and beside another server of the kind, as whatever a runtime starts. Linux only.
 """
 
 import argparse
@@ -64,25 +65,35 @@ def greeted(spec: LaunchSpec) -> Iterator[tuple[Plain, float]]:
         yield server, time.perf_counter() - began
 
 
+def weight(server: Plain) -> float:
+    """Return the PSS of the server's processes once they are quiet, MiB."""
+    pid = server.process.pid
+    wait_until_quiet([pid])
+    return tree_memory_bytes([pid])[pid] / MIB
+
+
 def compare(root: Path, kind: str, name: str, rounds: int, *, pinned: bool) -> None:
     found = ways(root, kind, name, pinned=pinned)
     for spec in found.values():
         with greeted(spec):
             pass
-    seconds: dict[str, list[float]] = {way: [] for way in found}
-    weights: dict[str, list[float]] = {way: [] for way in found}
+    units = ("s", "MiB alone", "MiB beside another")
+    figures: dict[str, dict[str, list[float]]] = {
+        unit: {way: [] for way in found} for unit in units
+    }
     for _ in range(rounds):
         for way, spec in found.items():
             with greeted(spec) as (server, took_s):
-                seconds[way].append(took_s)
-                pid = server.process.pid
-                wait_until_quiet([pid])
-                weights[way].append(tree_memory_bytes([pid])[pid] / MIB)
+                alone = weight(server)
+                with greeted(found["octave"]):
+                    row = (took_s, alone, weight(server))
+            for unit, figure in zip(units, row, strict=True):
+                figures[unit][way].append(figure)
     shares = []
-    for unit, figures in (("s", seconds), ("MiB", weights)):
-        own, others = (statistics.median(figures[way]) for way in ("octave", kind))
+    for unit, found_by_way in figures.items():
+        own, others = (statistics.median(found_by_way[way]) for way in ("octave", kind))
         shares.append(own / others)
-        print(f"{name}: octave {own:.2f} {unit}, {kind} {others:.2f} {unit}: {own / others:.2f}")
+        print(f"{name}: octave {own:.2f}, {kind} {others:.2f} {unit}: {own / others:.2f}")
     print(f"{name}: {'reached' if max(shares) <= SHARE else 'MISSED'}, at most {SHARE:g} of each")
 
 
