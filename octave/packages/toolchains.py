@@ -241,8 +241,18 @@ def _pinned_version() -> str:
     return found[1]
 
 
+def has_private_node(bench: "Bench") -> bool:
+    """Whether the private node is there; else the first server for it has it downloaded."""
+    version = _pinned_version()
+    return _installed_node(_private_folder(bench, version), version) is not None
+
+
+def _private_folder(bench: "Bench", version: str) -> Path:
+    return bench.home.runtimes / "node-24" / version
+
+
 def _private_node(bench: "Bench", version: str) -> Node:
-    folder = bench.home.runtimes / "node-24" / version
+    folder = _private_folder(bench, version)
     present = _installed_node(folder, version)
     if present is not None:
         return present

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,60 @@ def test_a_dependency_for_a_newer_node_is_not_replaced_by_an_older_one(registry,
     pin = locked(bench, "server")
     assert {row_of(row): row["version"] for row in pin.graph}["dep"] == "1.1.0"
     assert Npm().argv(pin, Path("/x"), bench)[0] == str(node)
+
+
+def for_a_newer_node(registry: NpmRegistry, bench: Bench) -> Pin:
+    """A locked server with native variants whose dependency is for the private node.
+
+    That one is not there any more, but set aside.
+    """
+    node = private_node(bench)
+    offer_native(registry, dependencies={"newer": "*"})
+    registry.offer("newer", engines={"node": node.parents[2].name})
+    pin = locked(bench, "server")
+    bench.home.runtimes.rename(bench.home.root / "aside")
+    return pin
+
+
+@pytest.mark.parametrize("platform", [("linux", "x64", "glibc"), MUSL])
+def test_a_tree_is_filled_while_its_node_is_downloaded(registry, bench, monkeypatch, platform):
+    pin = for_a_newer_node(registry, bench)
+    here = on(("linux", "x64", "glibc"), bench)
+    meanwhile = []
+
+    def download(_: object, folder: Path, version: str) -> Any:
+        while not (found := list(bench.home.staging.glob("*/node_modules/newer/package.json"))):
+            time.sleep(0.01)
+        meanwhile.extend(found)
+        bench.home.runtimes.rmdir()
+        (bench.home.root / "aside").rename(bench.home.runtimes)
+        node = toolchains._installed_node(folder, version)
+        assert node is not None
+        key = (str(node.path), toolchains._ASK_NODE)
+        said = json.dumps([version, str(node.path), *platform])
+        here.answers[key] = Output(key, 0, said, "")
+        return node
+
+    monkeypatch.setattr(toolchains, "_install_node", download)
+    target = installed(here, pin)
+    assert meanwhile == [target / "node_modules/newer/package.json"]
+    # Also where the node that came is for another machine than the system's.
+    native = "native-linux-x64-musl" if platform == MUSL else "native-linux-x64-gnu"
+    assert tree(target) == {"server", "newer", "not-for-windows", native}
+
+
+def test_a_tree_stays_when_the_node_that_suits_it_better_cannot_be_had(
+    registry, bench, monkeypatch
+):
+    pin = for_a_newer_node(registry, bench)
+
+    def download(*_: object) -> Any:
+        raise RegistryUnreachable("no network")
+
+    monkeypatch.setattr(toolchains, "_install_node", download)
+    target = installed(bench, pin)
+    assert {"server", "newer"} <= tree(target)
+    assert Npm().argv(pin, target, bench)[0] == str(toolchains.node(bench).path)
 
 
 def test_a_server_for_a_newer_node_gets_the_private_one_and_says_so(registry, world):

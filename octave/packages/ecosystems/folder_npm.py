@@ -19,7 +19,7 @@ from typing import Any
 
 from octave.errors import InstallFailed, IntegrityFailed
 from octave.packages import toolchains
-from octave.packages.ecosystems import npm, npm_tarballs
+from octave.packages.ecosystems import npm, npm_install, npm_tarballs
 from octave.packages.ecosystems.base import Bench, Ecosystem, Newest, Resolved, Wanted
 from octave.packages.ecosystems.npm_command import failure, run_npm
 from octave.packages.ecosystems.npm_graph import (
@@ -62,8 +62,8 @@ class NpmFolder:
         resolver, made_for = npm.resolver_for(node, requires, staging)
         rows = _lock(packed, wanted, resolver, staging, bench)
         rows = npm.with_all_variants(rows, packed.name, node, staging, bench)
-        npm_tarballs.keep(bench.home.cache / npm.TARBALLS, packed.archive)
-        node = npm.node_for(requires, rows, bench)
+        npm_tarballs.keep(bench.home.cache / npm_install.TARBALLS, packed.archive)
+        node = npm_install.node_for(requires, rows, bench)
         return Resolved(
             version=packed.version,
             integrity=packed.integrity,
@@ -76,7 +76,7 @@ class NpmFolder:
 
     def install(self, folder: Path, pin: Pin, target: Path, bench: Bench) -> None:
         """Have npm's own way fill `target`, with the packed folder in the cache."""
-        cache = bench.home.cache / npm.TARBALLS
+        cache = bench.home.cache / npm_install.TARBALLS
         # No registry has it: what is damaged could not be fetched again.
         if not npm_tarballs.is_kept(cache, pin.integrity):
             packed = _pack(folder, toolchains.node(bench), target.parent, bench)

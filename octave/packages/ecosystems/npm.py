@@ -5,37 +5,29 @@ while resolving nor while installing, but those of packages that somebody named.
 """
 
 import json
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-import nodesemver
-
-from octave.errors import Ambiguous, InstallFailed, IntegrityFailed, RegistryUnreachable
+from octave.errors import Ambiguous, InstallFailed
 from octave.packages import toolchains
-from octave.packages.ecosystems import npm_tree, npm_variants
+from octave.packages.ecosystems import npm_install, npm_variants
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.ecosystems.npm_command import (
-    NeedsNpm,
-    RegistryAccess,
     error_of,
     failure,
-    registry_access,
     run_npm,
+    write_json,
 )
 from octave.packages.ecosystems.npm_graph import (
-    Platform,
-    check_rows,
-    lock_from_rows,
+    is_inside,
     manifest_of,
-    names_platform,
     root_path,
     rows_from_lock,
-    select,
 )
+from octave.packages.ecosystems.npm_install import checked, node_for, node_of, selected
 from octave.packages.ecosystems.npm_versions import (
     check_wanted,
     find_version,
@@ -44,13 +36,11 @@ from octave.packages.ecosystems.npm_versions import (
     required_node,
     too_young,
 )
-from octave.packages.graph_rows import marked, row_name
+from octave.packages.graph_rows import marked
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.together import all_of
 from octave.packages.toolchains import Node
 
-TARBALLS = "npm-tarballs"
-"""The folder in the cache."""
 _NOTE_CHARACTERS = 300
 _QUESTIONS = 4
 """How many npm processes ask at once; each takes half a second of a core."""
@@ -66,7 +56,7 @@ class Npm:
         check_wanted(wanted)
         overrides = overrides_of(wanted.constraints)
         bench.progress(f"looking up {wanted.package}")
-        _write_json(staging / "package.json", {"private": True})
+        write_json(staging / "package.json", {"private": True})
         found = find_version(wanted, toolchains.node(bench), staging, bench)
         version = str(found["version"])
         requires = required_node(found, wanted.requires.get("node"))
@@ -90,29 +80,14 @@ class Npm:
 
     def check(self, pin: Pin, bench: Bench) -> None:
         """Refuse rows that no tree could be made of."""
-        by_path = _checked(pin)
+        by_path = checked(pin)
         node = toolchains.fitting_system_node(bench)
         if node is not None:
-            _selected(by_path, pin, node, bench)
+            selected(by_path, pin, node, bench)
 
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target/node_modules` with the locked packages and check the tree."""
-        by_path = _checked(pin)
-        node = _node_of(pin, bench)
-        rows = _selected(by_path, pin, node, bench)
-        bench.progress(f"installing {len(rows)} packages of {pin.package}")
-        try:
-            npm_tree.fill(
-                rows,
-                target,
-                bench.home.cache / TARBALLS,
-                _access(rows, node, target.parent, bench),
-            )
-        except NeedsNpm as reason:
-            _install_with_npm(pin, node, target, bench, str(reason))
-        bench.progress(f"checking the packages of {pin.package}")
-        npm_tree.verify(rows, target, pin.package, pin.entry)
-        _run_scripts(rows, node, target, bench)
+        npm_install.install(pin, target, bench)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the path of the entry file, `node_modules/NAME/...`."""
@@ -134,7 +109,7 @@ class Npm:
 
     def argv(self, pin: Pin, target: Path, bench: Bench) -> tuple[str, ...]:
         """Return node and the entry file."""
-        return (str(_node_of(pin, bench).path), str(target / pin.entry))
+        return (str(node_of(pin, bench).path), str(target / pin.entry))
 
 
 def _package_json(package: str, target: Path) -> Mapping[str, Any]:
@@ -184,7 +159,7 @@ def choose_entry(package: str, binaries: object, executable: str | None) -> str:
             details={"candidates": sorted(known)},
         )
     entry = str(PurePosixPath(root_path(package)) / known[name])
-    if not _is_inside(entry, root_path(package)):
+    if not is_inside(entry, root_path(package)):
         raise InstallFailed(f"the executable `{name}` of `{package}` lies outside the package")
     return entry
 
@@ -198,11 +173,6 @@ def _plainly_meant(unscoped: str, names: Iterable[str]) -> str | None:
     return next((name for name in candidates if "mcp" in name), None)
 
 
-def _is_inside(entry: str, folder: str) -> bool:
-    path = PurePosixPath(entry)
-    return path.is_relative_to(folder) and str(path) != folder and ".." not in path.parts
-
-
 def _lock(
     wanted: Wanted,
     version: str,
@@ -212,7 +182,7 @@ def _lock(
     bench: Bench,
 ) -> tuple[GraphRow, ...]:
     package = wanted.package
-    _write_json(staging / "package.json", manifest_of(package, version, overrides))
+    write_json(staging / "package.json", manifest_of(package, version, overrides))
     words = locking(bench)
     output = run_npm(node, bench, words, staging)
     if output.exit_code and error_of(output)[0] == "EALLOWREMOTE":
@@ -278,59 +248,6 @@ def with_all_variants(
     return npm_variants.without(rows, absent)
 
 
-def _checked(pin: Pin) -> dict[str, GraphRow]:
-    by_path = check_rows(pin.graph, pin.package, pin.integrity)
-    if not _is_inside(pin.entry, root_path(pin.package)):
-        raise IntegrityFailed(
-            f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
-            hint="octave lock",
-        )
-    return by_path
-
-
-def _selected(
-    by_path: Mapping[str, GraphRow], pin: Pin, node: Node, bench: Bench
-) -> tuple[GraphRow, ...]:
-    rows = by_path.values()
-    platform = Platform("")
-    if names_platform(rows) or npm_variants.absent(rows):
-        platform = Platform(*toolchains.platform_of(node, bench))
-    selected = select(by_path, pin.package, platform)
-    npm_variants.require(selected, by_path, platform)
-    return selected
-
-
-def _node_of(pin: Pin, bench: Bench) -> Node:
-    asked = pin.requires.get("node")
-    return node_for((asked,) if asked else (), pin.graph, bench)
-
-
-def node_for(requires: tuple[str, ...], rows: Iterable[GraphRow], bench: Bench) -> Node:
-    """Return a node for the package, and for its dependencies where one can be had.
-
-    npm only warns when a dependency asks for another node, and most of those work.
-    """
-    node = toolchains.node(bench, requires)
-    asked = sorted(
-        str(engines["node"])
-        for row in rows
-        if isinstance(engines := row.get("engines"), Mapping) and not row.get("optional")
-    )
-    if all(_fits(node.version, text) for text in asked):
-        return node
-    try:
-        return toolchains.node(bench, (*requires, *dict.fromkeys(asked)))
-    except (InstallFailed, RegistryUnreachable):
-        return node
-
-
-def _fits(version: str, version_range: str) -> bool:
-    try:
-        return bool(nodesemver.satisfies(version, version_range, loose=True))
-    except ValueError:
-        return True
-
-
 def notes(
     package: str, found: Mapping[str, Any], rows: Sequence[GraphRow], node: Node, bench: Bench
 ) -> Iterable[str]:
@@ -351,54 +268,3 @@ def notes(
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
-
-
-def _access(
-    rows: Iterable[GraphRow], node: Node, folder: Path, bench: Bench
-) -> Callable[[], RegistryAccess] | None:
-    if bench.offline:
-        return None
-    names = map(row_name, rows)
-    scopes = frozenset(name.partition("/")[0] for name in names if name.startswith("@"))
-
-    def ask() -> RegistryAccess:
-        with tempfile.TemporaryDirectory(dir=folder, prefix="npm-") as scratch:
-            _write_json(Path(scratch) / "package.json", {"private": True})
-            return registry_access(node, bench, Path(scratch), scopes)
-
-    return ask
-
-
-def _install_with_npm(pin: Pin, node: Node, target: Path, bench: Bench, reason: str) -> None:
-    bench.progress(f"installing {pin.package} with npm")
-    bench.detail(f"npm installs `{pin.package}`: {reason}.")
-    npm_tree.empty(target)
-    manifest, lock = lock_from_rows(
-        pin.graph, pin.package, pin.version, overrides_of(pin.constraints)
-    )
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="npm-") as name:
-        folder = Path(name)
-        _write_json(folder / "package.json", manifest)
-        _write_json(folder / "package-lock.json", lock)
-        output = run_npm(node, bench, ("ci", "--prefer-offline"), folder)
-        if output.exit_code:
-            names = {str(row.get("integrity")): f"`{row_name(row)}`" for row in pin.graph}
-            raise failure(output, f"`{pin.package}`", names)
-        modules = folder / "node_modules"
-        (modules / ".package-lock.json").unlink(missing_ok=True)
-        modules.rename(target / "node_modules")
-
-
-def _run_scripts(rows: Iterable[GraphRow], node: Node, target: Path, bench: Bench) -> None:
-    names = sorted(marked(rows, "runScripts"))
-    if names:
-        bench.progress(f"running the install scripts of {', '.join(names)}")
-        # Of these alone, once every byte in the tree has been checked.
-        words = ("rebuild", "--ignore-scripts=false", "--", *names)
-        output = run_npm(node, bench, words, target)
-        if output.exit_code:
-            raise failure(output, f"the install scripts of `{'`, `'.join(names)}`")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")

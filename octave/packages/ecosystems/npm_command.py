@@ -86,6 +86,15 @@ class RegistryAccess:
     """In place of the usual authorities, when there is one."""
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file that npm reads.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def run_npm(node: Node, bench: Bench, words: Sequence[str], folder: Path) -> Output:
     """Run npm in `folder`, with the flags and environment that every command gets.
 

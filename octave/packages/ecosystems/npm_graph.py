@@ -7,6 +7,7 @@ addresses first. Pure; rows that were read from a lockfile are checked before an
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from octave.errors import InstallFailed, IntegrityFailed
@@ -35,6 +36,12 @@ class Platform:
 def root_path(package: str) -> str:
     """Return the place of `package` itself in the tree."""
     return f"node_modules/{package}"
+
+
+def is_inside(entry: str, folder: str) -> bool:
+    """Whether the path `entry` is of something in `folder`, and says so plainly."""
+    path = PurePosixPath(entry)
+    return path.is_relative_to(folder) and str(path) != folder and ".." not in path.parts
 
 
 def rows_from_lock(
