@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.desk import Desk
-from tests.packages.npm_registry import NpmRegistry, running
+from tests.packages.npm_registry import NpmRegistry, asked_by
 from tests.packages.story import World
 from tests.packages.wheel_index import WheelIndex
 
@@ -25,9 +25,4 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 @pytest.fixture
 def npm(world: World) -> Iterator[NpmRegistry]:
     """A registry that the npm of `world` asks."""
-    made = running()
-    registry = next(made)
-    world.environ |= {"npm_config_registry": registry.url, "npm_config_fetch_retries": "0"}
-    yield registry
-    for _ in made:
-        pass
+    yield from asked_by(world.environ)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.packages.mcp_registry import Answer, Asked, RegistryServer, item, package, server
+from tests.packages.mcp_registry import Asked, RegistryServer, item, package, server
 from tests.packages.story import GOOD, Done, World
+from tests.packages.web_host import Answer
 
 MANIFEST = """# mine
 [servers.own]

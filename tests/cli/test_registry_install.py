@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.cli.terminal import on_terminal
-from tests.packages.mcp_registry import Answer, RegistryServer, configure, item, package, server
+from tests.packages.mcp_registry import RegistryServer, configure, item, package, server
 from tests.packages.story import GOOD, World, ended
+from tests.packages.web_host import Answer
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,25 @@ def spoken(
     )
     out, err = child.communicate(say + "\n", timeout=WAIT_S)
     return child.pid, Done(child.returncode, out, err)
+
+
+@contextmanager
+def greeted(world: World, package: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run it, and yield the process once it has answered."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "octave", "run", "-y", package, "-q"],
+        cwd=world.cwd,
+        env=world.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(HELLO)
+        child.stdin.flush()
+        assert json.loads(child.stdout.readline())["id"] == 1
+        yield child
 
 
 def text_of(done: Done) -> str:
@@ -130,19 +150,7 @@ def test_exit_code_and_signals_are_the_server_s(world: World) -> None:
     world.offer("story-good", GOOD)
     _, done = spoken(world, "pypi:story-ends", "-q")
     assert (done.code, done.stdout, done.stderr) == (33, "", "")
-    with subprocess.Popen(
-        [sys.executable, "-m", "octave", "run", "-y", "pypi:story-good", "-q"],
-        cwd=world.cwd,
-        env=world.environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(HELLO)
-        child.stdin.flush()
-        assert json.loads(child.stdout.readline())["id"] == 1
+    with greeted(world, "pypi:story-good") as child:
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
         assert not children.exists() or children.read_text(encoding="ascii") == ""
         child.send_signal(signal.SIGTERM)
@@ -250,19 +258,7 @@ def test_clean_takes_what_was_not_used_lately_and_leaves_what_runs(world: World)
     assert spoken(world, "pypi:story-other", "-q")[1].code == 0
     assert spoken(world, "pypi:story-good", "-q")[1].code == 0
     world.offer("story-good", program("2"), "2")
-    with subprocess.Popen(
-        [sys.executable, "-m", "octave", "run", "-y", "pypi:story-good", "-q"],
-        cwd=world.cwd,
-        env=world.environ,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        child.stdin.write(HELLO)
-        child.stdin.flush()
-        assert child.stdout.readline()
+    with greeted(world, "pypi:story-good") as child:
         aged(world, used_s=8 * 24 * 3600)
         removed = world.octave("clean", "--json").json
         runs = [each for each in removed["removed"] if each["kind"] == "run"]
@@ -270,9 +266,8 @@ def test_clean_takes_what_was_not_used_lately_and_leaves_what_runs(world: World)
         assert removed["notes"] == [
             "`story-good` is running, so what `octave run` fetched for it stays"
         ]
-        child.stdin.write(calling("echo").splitlines()[-1] + "\n")
-        child.stdin.close()
-        assert json.loads(child.stdout.readline())["result"]["content"][0]["text"] == "1"
+        out, _ = child.communicate(calling("echo").splitlines()[-1] + "\n", timeout=WAIT_S)
+        assert json.loads(out)["result"]["content"][0]["text"] == "1"
     # Used a moment ago; of its two versions only the one that answers now stays.
     assert spoken(world, "pypi:story-good", "--refresh", "-q")[1].code == 0
     removed = world.octave("clean", "--json").json["removed"]

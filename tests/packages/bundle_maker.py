@@ -3,16 +3,13 @@
 import hashlib
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 from tests.packages.story import SERVERS
+from tests.packages.web_host import Answer, WebHost
 
-_POLL_S = 0.02
 HERE = "${__dirname}/server/main.py"
 
 
@@ -55,57 +52,17 @@ def archive(files: Mapping[str, str | bytes]) -> bytes:
     return made.getvalue()
 
 
-@dataclass
-class Answer:
-    body: bytes = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class BundleHost:
-    """Serves `files` by path; `with` it."""
+class BundleHost(WebHost):
+    """Serves `files` by path."""
 
     def __init__(self) -> None:
         self.files: dict[str, Answer] = {}
         self.asked: list[str] = []
-        host = self
+        super().__init__()
 
-        class Pages(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                host.asked.append(self.path)
-                told = host.files.get(self.path, Answer(status=404))
-                self.send_response(told.status)
-                for name, value in {"Content-Length": str(len(told.body)), **told.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(told.body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                """Clients hang up on what they do not want."""
-
-        self._server = Quiet(("127.0.0.1", 0), Pages)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), daemon=True
-        )
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+    def respond(self, path: str, headers: Mapping[str, str]) -> Answer:
+        self.asked.append(path)
+        return self.files.get(path, Answer(status=404))
 
     def offer(self, path: str, content: bytes) -> str:
         """Hand `content` out at `path`; return how one asks for it."""

@@ -5,32 +5,16 @@ it was asked. `answer` is replaced for what no honest registry would say.
 """
 
 import gzip
-import json
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.packages.web_host import Answer, WebHost
 
 OFFICIAL = "io.modelcontextprotocol.registry/official"
 PATH = "/v0.1/servers"
-_POLL_S = 0.02
-"""How long `close` waits for the server to notice."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What goes over the wire."""
-
-    body: bytes = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, value: Any, status: int = 200) -> Self:
-        return cls(json.dumps(value).encode(), status)
 
 
 @dataclass(frozen=True)
@@ -72,61 +56,22 @@ def item(content: Mapping[str, Any], **official: Any) -> dict[str, Any]:
     return {"server": dict(content), "_meta": {OFFICIAL: said | official}}
 
 
-class RegistryServer:
-    """Serves `items`; `with` it, or `close` it."""
+class RegistryServer(WebHost):
+    """Serves `items`."""
 
     def __init__(self) -> None:
         self.items: list[dict[str, Any]] = []
         self.asked: list[Asked] = []
         self.most_per_page = 100
         self.answer: Callable[[Asked], Answer | None] = self.honest
-        served = self
+        super().__init__()
 
-        class Pages(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                parts = urlsplit(self.path)
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(parts.path, dict(parse_qsl(parts.query)), headers)
-                served.asked.append(asked)
-                told = served.answer(asked)
-                if told is None:
-                    return
-                self.send_response(told.status)
-                for name, value in {"Content-Length": str(len(told.body)), **told.headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(told.body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: Any) -> None:
-                """Clients hang up on what they do not want."""
-
-        self._server = Quiet(("127.0.0.1", 0), Pages)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), daemon=True
-        )
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        """Stop answering; new connections are refused."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(5)
+    def respond(self, path: str, headers: Mapping[str, str]) -> Answer | None:
+        parts = urlsplit(path)
+        lowered = {name.lower(): value for name, value in headers.items()}
+        asked = Asked(parts.path, dict(parse_qsl(parts.query)), lowered)
+        self.asked.append(asked)
+        return self.answer(asked)
 
     def add(self, name: str, *packages: dict[str, Any], **official: Any) -> dict[str, Any]:
         """Publish a version of a server."""

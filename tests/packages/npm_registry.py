@@ -166,3 +166,10 @@ def running() -> Iterator[NpmRegistry]:
     registry = NpmRegistry()
     yield registry
     registry.close()
+
+
+def asked_by(environ: dict[str, str]) -> Iterator[NpmRegistry]:
+    """Yield a registry that the npm of `environ` asks, and end it: the body of a fixture."""
+    for registry in running():
+        environ |= {"npm_config_registry": registry.url, "npm_config_fetch_retries": "0"}
+        yield registry

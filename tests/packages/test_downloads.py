@@ -13,7 +13,8 @@ import pytest
 from octave.errors import InstallFailed, IntegrityFailed, OctaveError, RegistryUnreachable
 from octave.packages.downloads import Limits, Wanted, keep, open_file
 from octave.packages.together import Desk, all_of
-from tests.packages.bundle_maker import Answer, BundleHost
+from tests.packages.bundle_maker import BundleHost
+from tests.packages.web_host import Answer
 
 CONTENT = b"what was meant" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

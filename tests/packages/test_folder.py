@@ -11,7 +11,7 @@ import pytest
 from octave.errors import InstallFailed
 from octave.packages.ecosystems.folder_npm import files_of
 from tests.packages.forked import octave
-from tests.packages.npm_registry import NpmRegistry, package_tarball, running
+from tests.packages.npm_registry import NpmRegistry, asked_by, package_tarball
 from tests.packages.story import SERVERS, World
 from tests.packages.test_release_age import days_ago
 
@@ -77,12 +77,7 @@ needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="needs npm")
 
 @pytest.fixture
 def npm(world: World) -> Iterator[NpmRegistry]:
-    made = running()
-    registry = next(made)
-    world.environ |= {"npm_config_registry": registry.url, "npm_config_fetch_retries": "0"}
-    yield registry
-    for _ in made:
-        pass
+    yield from asked_by(world.environ)
 
 
 def node_folder(world: World, npm: NpmRegistry, word: str = "one", **manifest: Any) -> Path:

@@ -10,8 +10,9 @@ import pytest
 
 from octave.errors import RegistryUnreachable
 from octave.packages.foreign_entries import foreign_entry
-from tests.packages.mcp_registry import Answer, RegistryServer, item, package, server
+from tests.packages.mcp_registry import RegistryServer, item, package, server
 from tests.packages.registry_reader import Reader
+from tests.packages.web_host import Answer
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from octave.errors import RegistryUnreachable
 from octave.packages.mcp_registry import LIFETIME_S
 from octave.packages.registry_cache import MOST_FILES
 from tests.packages.mcp_registry import (
-    Answer,
     Asked,
     RegistryServer,
     gzipped,
@@ -20,6 +19,7 @@ from tests.packages.mcp_registry import (
     server,
 )
 from tests.packages.registry_reader import Reader, problem
+from tests.packages.web_host import Answer
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from octave.home import Home
 from octave.packages.ecosystems.base import Bench, Wanted
 from octave.packages.ecosystems.mcpb import Mcpb
 from octave.packages.lockfile import Pin
-from tests.packages.bundle_maker import HERE, Answer, BundleHost, bundle, manifest
+from tests.packages.bundle_maker import HERE, BundleHost, bundle, manifest
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import World
+from tests.packages.web_host import Answer
 
 NAME = "com.example/quokka"
 

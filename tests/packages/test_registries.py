@@ -16,7 +16,8 @@ from octave.packages.registries import OFFICIAL, OFFICIAL_URL, Asking, Registrie
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.registry_http import Limits
 from octave.packages.resolve import choose
-from tests.packages.mcp_registry import Answer, RegistryServer, package
+from tests.packages.mcp_registry import RegistryServer, package
+from tests.packages.web_host import Answer
 
 LIMITS = Limits(connect_s=2.0, silence_s=1.0, retry_wait_s=0.0)
 NPM = package("npm", "thing")

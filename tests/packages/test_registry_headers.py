@@ -14,8 +14,9 @@ from octave.packages.manifest import RegistryEntry
 from octave.packages.mcp_registry import Access, McpRegistry
 from octave.packages.registries import Asking
 from octave.settings import Reference
-from tests.packages.mcp_registry import Answer, Asked, RegistryServer
+from tests.packages.mcp_registry import Asked, RegistryServer
 from tests.packages.registry_reader import LIMITS
+from tests.packages.web_host import Answer
 
 VALUE = "Bearer t0ps3cret"
 

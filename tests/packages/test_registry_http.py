@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from octave.errors import Ambiguous, RegistryUnreachable
-from tests.packages.mcp_registry import Answer, Asked, RegistryServer, gzipped, item, server
+from tests.packages.mcp_registry import Asked, RegistryServer, gzipped, item, server
 from tests.packages.registry_reader import LIMITS, Reader, problem
+from tests.packages.web_host import Answer
 
 
 @pytest.fixture
