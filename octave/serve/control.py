@@ -4,6 +4,7 @@ Plain functions over the supervisor and the router. Definitions and results stay
 server wrote. Whatever cannot be done is an `OctaveError`.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from octave.gateway.naming import qualified
 from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec
 from octave.runtime import wire, worker
+from octave.runtime.exchange import OtherEra
 from octave.runtime.handshake import CLIENT_INFO, Opening
 from octave.runtime.questions import Caller
 from octave.runtime.server import Server, Visitor
@@ -242,12 +244,15 @@ class Control:
     async def _asked(self, server: Server, message: wire.Message, caller: Caller) -> wire.Message:
         """Return the answer as it came, whichever era the server speaks."""
         await self._router.reach(server, "legacy")
-        instance = server.instance_for(_NOBODY)
-        if not instance.is_era_known:
-            await instance.exchange.reach(message, caller)
-        if instance.era == "modern":
-            message = bridge.to_modern_request(message, Envelope(b"{}", CLIENT_INFO, None))
-        return await instance.exchange.forward(message, {}, caller)
+        while True:
+            instance = server.instance_for(_NOBODY)
+            if not instance.is_era_known:
+                await instance.exchange.reach(message, caller)
+            era, written = instance.era, message
+            if era == "modern":
+                written = bridge.to_modern_request(message, Envelope(b"{}", CLIENT_INFO, None))
+            with contextlib.suppress(OtherEra):
+                return await instance.exchange.forward(written, {}, caller, era)
 
     async def _several(
         self,
