@@ -118,6 +118,7 @@ class Control:
 
         Raises:
             ServerNotFound: there is none of that name.
+            ManifestError, NotTrusted: nothing has changed.
             OctaveError: the new process does not become ready; the old one serves on.
         """
         if name not in self._supervisor.servers:
@@ -125,13 +126,19 @@ class Control:
             await self._reload()
         server = self._router.server(name)
         spec = next((each for each in await self._specs() if each.name == name), server.spec)
-        swapped = []
+        profiles, swapped = self._runtime.profiles(), list[str]()
         if not is_same_launch(server.spec, spec):
             await self._supervisor.swap(spec)
             swapped.append(name)
         # Who asked for it may leave; whoever is served by it must know all the same.
         with anyio.CancelScope(shield=True):
-            await self._reload(swapped)
+            try:
+                await self._reload(swapped)
+            except OctaveError:
+                if not swapped:
+                    raise
+                # Edited badly meanwhile: what was asked for is done all the same.
+                self._reloaded({"added": [], "removed": [], "changed": swapped}, profiles)
         return {"name": name, "status": server.state, "pid": server.pid}
 
     async def _reload(self, swapped: Iterable[str] = ()) -> dict[str, list[str]]:
@@ -139,12 +146,17 @@ class Control:
             profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(await self._specs())
             touched["changed"] += [name for name in swapped if name not in touched["changed"]]
-            self._router.catalogue.approving.respecified(self._supervisor.servers)
-            audience = self._router.audience
+        self._reloaded(touched, profiles)
+        return touched
+
+    def _reloaded(
+        self, touched: Mapping[str, Sequence[str]], profiles: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self._router.catalogue.approving.respecified(self._supervisor.servers)
+        audience = self._router.audience
         for name in touched["added"]:
             self._router.server(name).asker.interests.level = audience.most_verbose(name)
         audience.reloaded(touched, profiles)
-        return touched
 
     async def _specs(self) -> Iterable[LaunchSpec]:
         # In a thread: secrets among the arguments are looked up for it.
