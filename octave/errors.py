@@ -6,6 +6,7 @@
     │   └── ManifestError       manifest_invalid    2
     ├── NotRunning              not_running         3
     │   └── RuntimeNotRunning   runtime_not_running 3
+    ├── RuntimeSilent           runtime_silent      1
     ├── NotFound                not_found           4
     │   ├── ServerNotFound      server_not_found    4
     │   ├── ToolNotFound        tool_not_found      4
@@ -121,6 +122,12 @@ class RuntimeNotRunning(NotRunning):
     """No runtime answers for this workspace."""
 
     code = "runtime_not_running"
+
+
+class RuntimeSilent(OctaveError):
+    """A runtime has the workspace and does not answer: it hangs, or was stopped."""
+
+    code = "runtime_silent"
 
 
 class NotFound(OctaveError):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning, from_json
+from octave.errors import CallTimedOut, OctaveError, RuntimeNotRunning, RuntimeSilent, from_json
 from octave.home import Workspace
 
 HELLO = b'{"octave":{"version":1,"control":{}}}\n'
@@ -48,7 +48,8 @@ class Remote:
 
         Raises:
             RuntimeNotRunning: no runtime answers for the workspace.
-            OctaveError: it refused, or does not answer at all.
+            RuntimeSilent: it does not answer at all.
+            OctaveError: it refused.
         """
         remote = cls(_reach(workspace))
         link = remote._link
@@ -57,7 +58,7 @@ class Remote:
         except CallTimedOut as error:
             link.close()
             pid = workspace.runtime().get("pid")
-            raise OctaveError(
+            raise RuntimeSilent(
                 f"the runtime (pid {pid}) does not answer",
                 hint=f"try again; if it stays like this, `kill -9 {pid}` ends it and its servers",
             ) from error

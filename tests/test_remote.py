@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from octave import __version__, remote
-from octave.errors import CallTimedOut, Locked, OctaveError, RuntimeNotRunning
+from octave.cli.options import Manners
+from octave.cli.site import open_site
+from octave.errors import CallTimedOut, Locked, OctaveError, RuntimeNotRunning, RuntimeSilent
 from octave.home import Home, Workspace
 from octave.remote import Remote, is_claimed
 from octave.serve.claim import take_lock
@@ -141,8 +143,22 @@ def test_a_runtime_that_says_nothing_is_given_up(
 ) -> None:
     monkeypatch.setattr(remote, "HELLO_TIMEOUT_S", 0.05)
     serve(wait_for_the_end)
-    with pytest.raises(OctaveError, match="does not answer"):
+    with pytest.raises(RuntimeSilent, match="does not answer"):
         Remote.connect(workspace)
+
+
+def test_one_command_waits_only_once_for_a_runtime_that_says_nothing(
+    workspace: Workspace, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "HELLO_TIMEOUT_S", 0.05)
+    monkeypatch.setenv("OCTAVE_HOME", str(workspace.home.root))
+    serve(wait_for_the_end)
+    with open_site(Manners(home_only=True)) as site:
+        with pytest.raises(RuntimeSilent) as first:
+            site.swapped("x")
+        with pytest.raises(RuntimeSilent) as second:
+            site.swapped("y")
+    assert second.value is first.value
 
 
 def test_the_raw_result_keeps_every_byte(workspace: Workspace, serve: Serve) -> None:

@@ -8,6 +8,7 @@ from octave.cli import render
 from octave.cli.options import Manners
 from octave.cli.output import json_text, safe, tell
 from octave.cli.reach import reload, swap
+from octave.errors import RuntimeSilent
 from octave.home import Workspace
 from octave.packages.ecosystems.base import Bench
 from octave.packages.launch import LaunchSpec
@@ -58,9 +59,25 @@ def open_site(
             ),
             check=lambda spec: _looked_at(workspace, spec.name, check_once(spec), _note(terms)),
             changed=lambda: reload(workspace),
-            swapped=lambda name: swap(workspace, name),
+            swapped=_swapping(workspace),
             start=start,
         )
+
+
+def _swapping(workspace: Workspace) -> Callable[[str], None]:
+    """Return what tells a running runtime of another version; a silent one is asked only once."""
+    silent: list[RuntimeSilent] = []
+
+    def swapped(name: str) -> None:
+        if silent:
+            raise silent[0]
+        try:
+            swap(workspace, name)
+        except RuntimeSilent as error:
+            silent.append(error)
+            raise
+
+    return swapped
 
 
 def check_once(spec: LaunchSpec) -> Offered:

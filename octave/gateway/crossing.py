@@ -18,6 +18,7 @@ from octave.gateway.parking import Lot
 from octave.gateway.request import Request
 from octave.gateway.router import Route
 from octave.runtime import wire
+from octave.runtime.exchange import OtherEra
 from octave.runtime.handshake import Opening
 from octave.runtime.instance import Instance
 from octave.runtime.pace import breathe
@@ -95,15 +96,22 @@ class Crossing:
 
         Raises as `Exchange.forward`, `rounds.play` and `Lot.call` do.
         """
-        instance = await self._opened(request, server)
+        while True:
+            instance = await self._opened(request, server)
+            try:
+                answer = await self._by(request, instance, changes)
+            except OtherEra:
+                # Another version took over while it waited, or its server was opened otherwise.
+                continue
+            await breathe(answer.line)
+            return wire.rewrite(answer, {("id",): request.id})
+
+    async def _by(self, request: Request, instance: Instance, changes: Changes) -> Message:
         if request.era == instance.era:
-            answer = await self._as_it_is(request, instance, changes)
-        elif request.era == "modern":
-            answer = await self._to_legacy(request, instance, changes)
-        else:
-            answer = await self._to_modern(request, instance, changes)
-        await breathe(answer.line)
-        return wire.rewrite(answer, {("id",): request.id})
+            return await self._as_it_is(request, instance, changes)
+        if request.era == "modern":
+            return await self._to_legacy(request, instance, changes)
+        return await self._to_modern(request, instance, changes)
 
     async def _opened(self, request: Request, server: Server) -> Instance:
         """Return the process that serves the request, once it is known which era it speaks."""
@@ -137,14 +145,14 @@ class Crossing:
 
     async def _as_it_is(self, request: Request, instance: Instance, changes: Changes) -> Message:
         caller = self._caller_of(request)
-        return await instance.exchange.forward(request.message, changes, caller)
+        return await instance.exchange.forward(request.message, changes, caller, request.era)
 
     async def _to_modern(self, request: Request, instance: Instance, changes: Changes) -> Message:
         message = bridge.to_modern_request(request.message, self._client.as_envelope)
         caller = _unasked(request)
 
         async def exchange(message: Message) -> Message:
-            return await instance.exchange.forward(message, changes, caller)
+            return await instance.exchange.forward(message, changes, caller, "modern")
 
         if request.method in bridge.PARKED:
             answer = await rounds.play(message, exchange, self._client, request.send)
@@ -162,7 +170,7 @@ class Crossing:
         message = bridge.without_envelope(request.message)
 
         async def work(caller: Caller) -> Message:
-            return await instance.exchange.forward(message, changes, caller)
+            return await instance.exchange.forward(message, changes, caller, "legacy")
 
         if request.method in bridge.PARKED:
             answer = await self.lot.call(request, envelope, work)

@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 
-from octave.errors import LockStale
+from octave.errors import LockStale, ManifestError
 from octave.home import Workspace
 from octave.packages import kept, lockfile, manifest, store, undo, workspaces
 from octave.packages.lockfile import Lock, Pin
@@ -31,16 +31,24 @@ def changing(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def write_pins(workspace: Workspace, pins: Mapping[str, Pin]) -> None:
+def write_pins(workspace: Workspace, pins: Mapping[str, Pin], or_hash: str | None = None) -> None:
     """Write the lockfile with `pins` and the hash of the manifest as it stands.
 
     What a pin leaves behind can be returned to. The caller holds `changing`.
+
+    Raises:
+        ManifestError: the manifest cannot be read, and there is no `or_hash` to write instead.
     """
     before = lockfile.read(workspace.lockfile).pins
     for name, pin in before.items():
         if name in pins and pins[name].folder != pin.folder:
             kept.keep(workspace, pin)
-    servers_hash = manifest.load(workspace.manifest).servers_hash
+    try:
+        servers_hash = manifest.load(workspace.manifest).servers_hash
+    except ManifestError:
+        if or_hash is None:
+            raise
+        servers_hash = or_hash
     lockfile.write(workspace.lockfile, Lock(servers_hash, pins))
     remember(workspace, pins)
 

@@ -139,9 +139,12 @@ def _old(wanted: Manifest, server: ServerEntry, current: Pin | None, site: Site)
         return None
 
     def put_back() -> None:
+        # It may have been edited meanwhile, by whom nobody knows.
+        was_trusted = workspaces.trusted(workspace, manifest.load(workspace.manifest))
         _set_range(workspace, name, wanted.servers[name].version, server.version)
         bundles.write_name(workspace, current)
-        workspaces.trust(workspace, manifest.load(workspace.manifest))
+        if was_trusted:
+            workspaces.trust(workspace, manifest.load(workspace.manifest))
 
     return Old(current, record, workspaces.previous(workspace).get(name), put_back)
 

@@ -13,6 +13,7 @@ from octave.errors import (
     InstallFailed,
     IntegrityFailed,
     OctaveError,
+    RuntimeSilent,
     StartFailed,
     VersionNotFound,
 )
@@ -148,10 +149,8 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
     choice = of_manifest(server, site.registry)
     after = _newest(choice, server, before, site)
     if after == before:
-        if not terms.only_tells:
-            # An update that was killed may have left a running runtime with the version before.
-            site.swapped(name)
-        return Outcome(name, "current", before.version, record.checked, record.tools)
+        warning = "" if terms.only_tells else _had(name, site)
+        return Outcome(name, "current", before.version, record.checked, record.tools, warning)
     _refuse_republished(before, after)
     facts: dict[str, object] = {"packages": _packages_json(package_changes(before, after))}
     if terms.only_tells:
@@ -183,6 +182,16 @@ def _update(name: str, site: Site, terms: Terms) -> Outcome:
         previous=before.version,
         facts=facts,
     )
+
+
+def _had(name: str, site: Site) -> str:
+    """Let a running runtime have the locked version; return why nobody knows whether it has."""
+    try:
+        # An update that was killed may have left it with the version before.
+        site.swapped(name)
+    except RuntimeSilent as error:
+        return f"{error.message}, and may have another version: {error.hint}"
+    return ""
 
 
 def _refuse_republished(before: Pin, after: Pin) -> None:

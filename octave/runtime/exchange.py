@@ -15,6 +15,7 @@ from octave.packages.offered import LISTS, Offered
 from octave.runtime import probe
 from octave.runtime.calls import Calls
 from octave.runtime.connection import Connection
+from octave.runtime.handshake import Era
 from octave.runtime.metrics import is_error_result
 from octave.runtime.pace import at_end_of_turn
 from octave.runtime.pending import NOBODY as NOBODY
@@ -37,6 +38,10 @@ _NO_CALLS = frozenset(LISTS.values())
 
 class Moved(Exception):
     """Leaves `ready` of a process that another has taken over from: nothing was asked of it."""
+
+
+class OtherEra(Exception):
+    """Leaves `forward` where what is up by now speaks the other era: nothing was asked of it."""
 
 
 class Exchange:
@@ -74,13 +79,16 @@ class Exchange:
         message: Message,
         changes: Mapping[Path, bytes],
         caller: Caller = NOBODY,
+        era: Era | None = None,
     ) -> Message:
         """Send a client's request as `Connection.forward` does, starting the server if need be.
 
         Counted in `figures`. A request that never reached a dying server goes to the next process,
-        once; one that may have reached it only if the policy and its tool allow that.
+        once; one that may have reached it only if the policy and its tool allow that. `era` is the
+        one that it is written in; None: it goes to any process.
 
         Raises:
+            OtherEra: it has to be written anew.
             StartFailed: it could not be started, or waits too long for its next attempt.
             NotRunning: a person stopped it; ``sent`` in `details`, if at all, as below.
             ServerDied, CallTimedOut: no answer; `details` as `Connection.forward` has them.
@@ -90,9 +98,9 @@ class Exchange:
         self._refuse_if_full(size_bytes)
         try:
             with self.calls.taking(size_bytes):
-                return await self._counted(message, changes, caller)
+                return await self._counted(message, changes, caller, era)
         except Moved:
-            return await self._next.forward(message, changes, caller)
+            return await self._next.forward(message, changes, caller, era)
 
     def submit(
         self,
@@ -148,6 +156,7 @@ class Exchange:
         message: Message,
         changes: Mapping[Path, bytes],
         caller: Caller,
+        era: Era | None,
     ) -> Message:
         began_s = self.subject.clock.monotonic_s()
         failed: bool | None = True  # None: it was refused, which is no call
@@ -159,11 +168,11 @@ class Exchange:
                     connection = await self._ready()
                 began_s = self.subject.clock.monotonic_s()
             with self.questions.calling(caller):
-                answer = await self._answer(connection, message, changes, caller)
+                answer = await self._answer(connection, message, changes, caller, era)
             self.has_answered = True
             failed = answer.result is None or is_error_result(answer.result)
             return answer
-        except Moved:
+        except (Moved, OtherEra):
             failed = None
             raise
         except (NotRunning, ServerBusy) as error:
@@ -186,11 +195,14 @@ class Exchange:
         message: Message,
         changes: Mapping[Path, bytes],
         caller: Caller,
+        era: Era | None,
     ) -> Message:
         """Return the answer of this process, or of the next where asking it can do no harm."""
         policy = self.subject.spec.policy
 
         async def asked(connection: Connection) -> Message:
+            if era not in (None, connection.greeting.era):
+                raise OtherEra
             return await connection.forward(message, changes, caller, self._times_s)
 
         try:

@@ -4,6 +4,7 @@ Plain functions over the supervisor and the router. Definitions and results stay
 server wrote. Whatever cannot be done is an `OctaveError`.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from octave.gateway.naming import qualified
 from octave.gateway.router import Router
 from octave.packages.launch import LaunchSpec
 from octave.runtime import wire, worker
+from octave.runtime.exchange import OtherEra
 from octave.runtime.handshake import CLIENT_INFO, Opening
 from octave.runtime.questions import Caller
 from octave.runtime.server import Server, Visitor
@@ -116,6 +118,7 @@ class Control:
 
         Raises:
             ServerNotFound: there is none of that name.
+            ManifestError, NotTrusted: nothing has changed.
             OctaveError: the new process does not become ready; the old one serves on.
         """
         if name not in self._supervisor.servers:
@@ -123,13 +126,19 @@ class Control:
             await self._reload()
         server = self._router.server(name)
         spec = next((each for each in await self._specs() if each.name == name), server.spec)
-        swapped = []
+        profiles, swapped = self._runtime.profiles(), list[str]()
         if not is_same_launch(server.spec, spec):
             await self._supervisor.swap(spec)
             swapped.append(name)
         # Who asked for it may leave; whoever is served by it must know all the same.
         with anyio.CancelScope(shield=True):
-            await self._reload(swapped)
+            try:
+                await self._reload(swapped)
+            except OctaveError:
+                if not swapped:
+                    raise
+                # Edited badly meanwhile: what was asked for is done all the same.
+                self._reloaded({"added": [], "removed": [], "changed": swapped}, profiles)
         return {"name": name, "status": server.state, "pid": server.pid}
 
     async def _reload(self, swapped: Iterable[str] = ()) -> dict[str, list[str]]:
@@ -137,12 +146,17 @@ class Control:
             profiles = self._runtime.profiles()
             touched = await self._supervisor.reload(await self._specs())
             touched["changed"] += [name for name in swapped if name not in touched["changed"]]
-            self._router.catalogue.approving.respecified(self._supervisor.servers)
-            audience = self._router.audience
+        self._reloaded(touched, profiles)
+        return touched
+
+    def _reloaded(
+        self, touched: Mapping[str, Sequence[str]], profiles: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        self._router.catalogue.approving.respecified(self._supervisor.servers)
+        audience = self._router.audience
         for name in touched["added"]:
             self._router.server(name).asker.interests.level = audience.most_verbose(name)
         audience.reloaded(touched, profiles)
-        return touched
 
     async def _specs(self) -> Iterable[LaunchSpec]:
         # In a thread: secrets among the arguments are looked up for it.
@@ -242,12 +256,15 @@ class Control:
     async def _asked(self, server: Server, message: wire.Message, caller: Caller) -> wire.Message:
         """Return the answer as it came, whichever era the server speaks."""
         await self._router.reach(server, "legacy")
-        instance = server.instance_for(_NOBODY)
-        if not instance.is_era_known:
-            await instance.exchange.reach(message, caller)
-        if instance.era == "modern":
-            message = bridge.to_modern_request(message, Envelope(b"{}", CLIENT_INFO, None))
-        return await instance.exchange.forward(message, {}, caller)
+        while True:
+            instance = server.instance_for(_NOBODY)
+            if not instance.is_era_known:
+                await instance.exchange.reach(message, caller)
+            era, written = instance.era, message
+            if era == "modern":
+                written = bridge.to_modern_request(message, Envelope(b"{}", CLIENT_INFO, None))
+            with contextlib.suppress(OtherEra):
+                return await instance.exchange.forward(written, {}, caller, era)
 
     async def _several(
         self,

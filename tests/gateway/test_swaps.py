@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from octave.packages.offered import Offered
 from octave.runtime.exchange import Exchange
 from octave.runtime.generation import Generation
 from octave.runtime.server import Server
+from octave.serve.control import Call, Control, Runtime
 from tests.gateway.asking import Asker, Peer, peer, until
 from tests.gateway.conversation import Desk, desk
 from tests.gateway.test_lasting import params, subscribe, subscribers
@@ -170,3 +172,38 @@ async def test_a_session_that_does_nothing_holds_no_version_that_came_and_went(
         await until(lambda: len(server.pids) == 1)
         await found.catalogue.refresh("asker")
         await until(lambda: gc.collect() >= 0 and second() is None)
+
+
+@pytest.mark.parametrize(("before", "after"), [("legacy", "modern"), ("modern", "legacy")])
+async def test_a_call_that_waits_for_an_old_process_is_written_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str, after: str
+) -> None:
+    asker, other = Asker(tmp_path, before), Asker(tmp_path, after)
+    async with desk(tmp_path, asker.spec) as found:
+        clients = [await peer(found, "asker"), await peer(found, "asker", era="modern")]
+        server, rise = found.supervisor.servers["asker"], Generation.rise
+        old = {(await client.did(1))["pid"] for client in clients}
+        runtime = Runtime(lambda: [asker.spec], dict, lambda: None)
+        control, results = Control(found.supervisor, found.router, runtime), list[bytes]()
+
+        async def call_without_session() -> None:
+            results.append(await control.call(Call("do", b'{"steps":[]}', "asker")))
+
+        async def risen(self: Generation, before: Generation) -> None:
+            await rise(self, before)
+            silent = ("/bin/sleep", "60")
+            before.subject.spec = replace(before.subject.spec, argv=silent)
+            for pid in old:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: before.first.state != "ready")
+            for client in clients:
+                client.do(2)
+            found.tasks.start_soon(call_without_session)
+            await until(lambda: before.first.exchange.calls.waiting == len(clients) + 1)
+
+        monkeypatch.setattr(Generation, "rise", risen)
+        await found.supervisor.swap(replace(other.spec, version="2", digest="2"))
+        after_it = {(await client.done(2))["pid"] for client in clients}
+        assert (len(after_it), after_it & old, server.spec.version) == (1, set(), "2")
+        await until(lambda: results)
+        assert b'\\"pid\\": %d' % after_it.pop() in results[0]

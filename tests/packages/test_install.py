@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from octave.errors import NotTrusted, StartFailed
+from octave.errors import NotTrusted, RuntimeSilent, StartFailed
 from octave.home import Home, Workspace
 from octave.packages import install as story
 from octave.packages import ledger, lockfile
@@ -26,6 +26,7 @@ from octave.packages.offered import Offered
 from octave.packages.placement import Site
 from octave.packages.registry import Registry, bundled_folder
 from octave.packages.secrets import Secrets
+from octave.packages.update import Terms, update
 from octave.packages.variables import Answers
 from tests.packages.story import (
     CRASHES,
@@ -788,6 +789,23 @@ def test_the_runtime_is_told_after_everything_is_written(world: World, site: Sit
     )
     story.install(Request("pypi:story-good"), told)
     assert ['name = "story-good"' in text for text in seen] == [True]
+
+
+def test_an_update_with_nothing_to_do_needs_no_runtime_that_answers(
+    world: World, site: Site
+) -> None:
+    world.offer("story-good", GOOD)
+    story.install(Request("pypi:story-good"), site)
+
+    def swapped(name: str) -> None:
+        raise RuntimeSilent("the runtime (pid 7) does not answer", hint="`kill -9 7` ends it")
+
+    silent = replace(site, swapped=swapped)
+    outcome = update("story-good", silent, Terms(agrees=lambda _: True))
+    assert (outcome.status, outcome.warning) == (
+        "current",
+        "the runtime (pid 7) does not answer, and may have another version: `kill -9 7` ends it",
+    )
 
 
 def test_threads_that_install_the_same_take_turns(world: World, site: Site) -> None:

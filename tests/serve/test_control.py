@@ -16,6 +16,7 @@ from octave.cli.reach import swap
 from octave.errors import (
     Ambiguous,
     CallTimedOut,
+    ManifestError,
     NotRunning,
     OctaveError,
     ServerDied,
@@ -27,6 +28,7 @@ from octave.errors import (
 from octave.home import Workspace
 from octave.packages.launch import LaunchSpec
 from octave.remote import Remote
+from octave.runtime.server import Server
 from octave.serve import methods
 from octave.serve.control import Control, Runtime
 from octave.serve.parts import assemble
@@ -98,6 +100,34 @@ async def test_a_server_that_the_manifest_has_gained_is_there_as_soon_as_it_is_s
     assert (await request(workspace, "octave/swap", name="late"))["status"] == "idle"
     with pytest.raises(ServerNotFound):
         await request(workspace, "octave/swap", name="latest")
+
+
+async def test_a_manifest_that_is_broken_before_a_swap_leaves_the_old_process(
+    workspace: Workspace,
+) -> None:
+    pid = (await request(workspace, "octave/start", names=["good"]))["results"][0]["pid"]
+    workspace.manifest.write_text("[broken", encoding="utf-8")
+    with pytest.raises(ManifestError):
+        await request(workspace, "octave/swap", name="good")
+    (good,) = (await request(workspace, "octave/status", names=["good"]))["servers"]
+    assert (good["pid"], good["state"]) == (pid, "ready")
+
+
+async def test_a_manifest_that_is_broken_during_a_swap_does_not_undo_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = (await request(workspace, "octave/start", names=["odd"]))["results"][0]["pid"]
+    text = workspace.manifest.read_text(encoding="utf-8")
+    workspace.manifest.write_text(text.replace(f'"{ODD}"', f'"-S", "{ODD}"'), encoding="utf-8")
+    change_over = Server.change_over
+
+    async def changed_over(self: Server, spec: LaunchSpec) -> None:
+        await change_over(self, spec)
+        workspace.manifest.write_text("[broken", encoding="utf-8")
+
+    monkeypatch.setattr(Server, "change_over", changed_over)
+    swapped = await request(workspace, "octave/swap", name="odd")
+    assert (swapped["status"], swapped["pid"] != pid) == ("ready", True)
 
 
 async def test_a_runtime_that_cannot_swap_yet_reloads(
