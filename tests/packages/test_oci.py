@@ -297,7 +297,8 @@ def test_nothing_to_run_it_with_is_told_with_the_other_way(
 
 
 def test_a_daemon_that_sleeps_is_told_apart_and_podman_may_do_it(world: World) -> None:
-    docker = tool_of(world)
+    docker, podman = tool_of(world), tool_of(world, "podman")
+    podman.trouble(down="it sleeps, too, and so does any that this machine has")
     docker.trouble(down="Cannot connect to the Docker daemon at unix:///x. Is it running?")
     done = world.octave("install", f"oci:{IMAGE}:1.0", "--json")
     assert (done.code, done.error["code"]) == (1, "install_failed")
@@ -306,7 +307,7 @@ def test_a_daemon_that_sleeps_is_told_apart_and_podman_may_do_it(world: World) -
     docker.trouble(down="permission denied while trying to connect to the Docker daemon socket")
     assert "may not be used by you" in world.octave("install", f"oci:{IMAGE}").stderr
 
-    podman = DockerStandIn(world.root, "podman")
+    podman.trouble()
     podman.publish(IMAGE, "1.0", ECHO)
     assert world.octave("install", f"oci:{IMAGE}:1.0").code == 0
     assert world.record("quokka")["command"] == [str(podman.path)]
