@@ -1,5 +1,7 @@
 """`install`: servers by name, by package or all of octave.toml."""
 
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +19,7 @@ from octave.cli.outcomes import each, report
 from octave.cli.site import open_site
 from octave.cli.site_options import (
     AgeOption,
+    ArgsInOption,
     EnvFileOption,
     EnvOption,
     NoStartOption,
@@ -24,8 +27,8 @@ from octave.cli.site_options import (
     YesOption,
 )
 from octave.errors import OctaveError, UsageError
+from octave.packages import assignments, own, project_indexes, sync, variables
 from octave.packages import install as story
-from octave.packages import own, project_indexes, sync, variables
 from octave.packages.entries import Entry
 from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
@@ -46,8 +49,10 @@ def install(
     env: EnvOption = None,
     env_file: EnvFileOption = None,
     arg: Annotated[
-        list[str] | None, typer.Option("--arg", help="An argument for the server; repeatable.")
+        list[str] | None,
+        typer.Option("--arg", help="An argument, or a `{ secret = ... }`; repeatable."),
     ] = None,
+    args_in: ArgsInOption = None,
     name: Annotated[str | None, typer.Option("--as", help="Call it this.")] = None,
     executable: Annotated[
         str | None, typer.Option("--bin", help="Which of the package's executables.")
@@ -97,16 +102,20 @@ def install(
     """
     terms = manners(context)
     allowed = [allow_scripts, allow_build]
-    _check_words(names or [], [arg, env, env_file, name, executable, *allowed], locked=locked)
+    _check_words(
+        names or [], [arg, args_in, env, env_file, name, executable, *allowed], locked=locked
+    )
     if remote or any(map(_is_address, names or [])):
-        without = [arg, env, env_file, executable, locked, offline, dry_run, *allowed]
+        without = [arg, args_in, env, env_file, executable, locked, offline, dry_run, *allowed]
         _check_remote(names or [], without, remote=remote)
     if client:
         _require_tools(client)
     known = variables.read_file(env_file) if env_file else {}
     answers = Answers(tuple(env or ()), known, ask if can_ask(yes=yes) else None)
     consent = consent_of(terms, yes=yes)
-    request = Request("", name, tuple(arg or ()), answers, executable, consent=consent)
+    args = tuple(map(assignments.argument, arg or ())) or _args_in(args_in)
+    request = Request("", name, args, bool(arg), answers=answers, executable=executable)
+    request = replace(request, consent=consent)
     request = replace(request, scripts=_listed(allow_scripts), builds=_listed(allow_build))
     began = time.monotonic()
     with open_site(
@@ -132,6 +141,19 @@ def install(
     if client and not any(outcome.error for outcome in outcomes):
         return _report_lent(terms, outcomes, took_s, client, check=check)
     return report(terms, outcomes, took_s, check=check)
+
+
+def _args_in(variable: str | None) -> tuple[str, ...]:
+    """Return the arguments in the environment's `variable`, which nothing started here inherits."""
+    if variable is None:
+        return ()
+    try:
+        found = json.loads(os.environ.pop(variable, ""))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise UsageError(f"`{variable}` is no JSON array of arguments")
+    return tuple(found)
 
 
 def _require_tools(ids: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import errno
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,7 @@ from octave.packages import (
     manifest,
     manifest_edit,
     offered,
+    secret_arguments,
     store,
     variables,
     workspaces,
@@ -42,6 +42,10 @@ class Request:
     """As `meant` reads it, a folder as it is typed, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
+    args_were_typed: bool = False
+    """They stood on a command line, where others can read them."""
+    arg_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those that `args` refer to, for the secret store; `wish_of` takes them out of the text."""
     answers: Answers = field(default_factory=Answers)
     executable: str | None = None
     given: Given | None = None
@@ -92,8 +96,6 @@ def install(request: Request, site: Site) -> Outcome:
     request, choice, name = wish_of(request, site)
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
-    for secret in variables.open_secrets(choice.known, request.args):
-        site.bench.note(_kept_out(name, secret))
     home = site.workspace.home
     before = manifest.load(site.workspace.manifest)
     workspaces.require_trust(site.workspace, before)
@@ -107,7 +109,8 @@ def install(request: Request, site: Site) -> Outcome:
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
         server = as_wanted(wanted, choice, request, name, given)
-        with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
+        secrets = {**given.secrets, **request.arg_secrets}
+        with stored(Secrets(home), secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
             pin = pin if answers(pin, server) and not choice.names_folder else agreed
@@ -125,7 +128,8 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
     """Return `request` with what a registry adds to it, what it means, and the server's name.
 
     Raises:
-        UsageError: it allows what its kind of package does not do, or gives no usable name.
+        UsageError: it allows what its kind of package does not do, gives no usable name, or a
+            secret was typed.
         ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `meant`.
     """
     request = replace(request, text=bundles.from_file(request.text, site.bench))
@@ -138,7 +142,14 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
     allowed.require_names(choice, request.text, request.scripts, request.builds)
-    return request, choice, _name_for(request, choice)
+    name = _name_for(request, choice)
+    hidden = secret_arguments.hide(name, request.args, choice.known)
+    if request.args_were_typed:
+        command = f"octave install {shlex.quote(request.text)}"
+        secret_arguments.require_hidden(hidden, command, "--arg ")
+    if hidden.names:
+        site.bench.note(secret_arguments.told(hidden))
+    return replace(request, args=hidden.args, arg_secrets=hidden.secrets), choice, name
 
 
 def _agreed(
@@ -291,16 +302,6 @@ def keep_offered(site: Site, placed: Placed) -> None:
         site.workspace.prepare()
         path = site.workspace.catalogue(placed.pin.name)
         offered.save(path, placed.offered, placed.pin.version, placed.pin.graph_digest)
-
-
-def _kept_out(name: str, secret: str) -> str:
-    """Return how an argument that is a secret gets out of the manifest again."""
-    key = re.sub(r"[^A-Z0-9]+", "_", secret.upper()).strip("_")
-    return (
-        f"`{secret}` is a secret, and stands in `octave.toml` now; to keep it out: "
-        f"`octave secret set {name} {key}`, then "
-        f"`octave set {name} args='{{ secret = \"{name}/{key}\" }}'`"
-    )
 
 
 def tell_place(kept: Sequence[Kept], site: Site) -> None:

@@ -310,7 +310,10 @@ def _secret_variables(server: ServerEntry, known: PackageChoice | None) -> froze
 
 
 def _secret_arguments(words: Iterable[Value], resolver: _Resolver) -> frozenset[str]:
-    return frozenset(resolver.value(word) for word in words if _is_kept(word))
+    whole = {resolver.value(word) for word in words if _is_kept(word)}
+    # Of `--key=VALUE` the server repeats the value alone.
+    values = {word.partition("=")[2] for word in whole if word.startswith("-")}
+    return frozenset(whole | values - {""})
 
 
 def _is_kept(value: Value) -> bool:

@@ -71,21 +71,6 @@ def is_secret(name: str, known: PackageChoice | None) -> bool:
     return _SECRET_LOOK.search(name) is not None
 
 
-def open_secrets(known: PackageChoice | None, args: Sequence[Value]) -> list[str]:
-    """Return the arguments that the registry calls secret and `args` give in clear.
-
-    Those of a name are recognised by it; any word may be one without.
-    """
-    words = [word for word in args if isinstance(word, str)]
-    found = []
-    for argument in known.arguments if known is not None else ():
-        name = argument.name
-        given = [word for word in words if name is None or word.partition("=")[0] == name]
-        if argument.secret and given:
-            found.append(name or argument.placeholder)
-    return found
-
-
 def sort(
     server: str,
     answers: Answers,
