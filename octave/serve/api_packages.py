@@ -4,8 +4,9 @@ Only names of registries are taken: no route takes a command, a package, an addr
 Of variables only those that the registry's entry names can be given.
 """
 
+import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -17,11 +18,12 @@ from starlette.routing import Route
 from octave.errors import ServerBusy, ServerNotFound, UsageError, did_you_mean
 from octave.packages import manifest
 from octave.packages.names import decides_what_runs
+from octave.packages.secrets import VALUE_BYTES
 from octave.serve.answers import json_response, route
 from octave.serve.jobs import Job, Jobs, Order
 from octave.serve.methods import read_params
 from octave.serve.sse import COMMENT, HEADERS
-from octave.serve.verbs import Said
+from octave.serve.verbs import Private, Said
 
 ALIVE_S = 15.0
 """Between two signs of life of a job that has nothing to tell; proxies give up after 30 s."""
@@ -36,6 +38,8 @@ _NAME = re.compile(
 )
 """A short name or a full one; neither is a package with its kind, an address or a folder."""
 _NAME_CHARACTERS = 200
+ARGS = "OCTAVE_ARGS"
+"""The variable in which arguments travel to the verb: others can read argv."""
 _ARGUMENTS = 64
 _SEARCH_OPTIONS = ("limit", "category", "registry")
 
@@ -87,14 +91,17 @@ class _Packages:
     async def install(self, request: Request) -> Response:
         wanted = read_params(await request.body(), _Install)
         name = check_name(wanted.name)
-        if len(wanted.args) > _ARGUMENTS or any("\0" in word for word in wanted.args):
-            raise UsageError("`args` are no arguments that a program can be given")
+        _check_arguments(wanted.args)
         entry = await self._entry(name, wanted.registry)
         _check_variables(wanted.env, entry)
         words = [name, "-y", *(f"-e{key}" for key in sorted(wanted.env))]
-        words += [f"--arg={word}" for word in wanted.args]
         words += _registry_option(wanted.registry)
-        job = self._jobs.start(Order("install", entry["name"], tuple(words), dict(wanted.env)))
+        variables = dict(wanted.env)
+        if wanted.args:
+            words.append(f"--args-in={ARGS}")
+            variables[ARGS] = json.dumps(wanted.args)
+        private = Private(variables, tuple(_secrets(wanted, entry)))
+        job = self._jobs.start(Order("install", entry["name"], tuple(words), private))
         return _accepted(job, {"server": entry})
 
     async def uninstall(self, request: Request) -> Response:
@@ -152,6 +159,13 @@ def check_name(name: str) -> str:
     return name
 
 
+def _check_arguments(args: Sequence[str]) -> None:
+    if len(args) > _ARGUMENTS or any("\0" in word for word in args):
+        raise UsageError("`args` are no arguments that a program can be given")
+    if len(json.dumps(args)) + len(ARGS) + len("=\0") > VALUE_BYTES:
+        raise UsageError(f"`args` are longer than {VALUE_BYTES // 1024} KiB")
+
+
 def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
     """Refuse what the entry does not name: a variable may decide what is run."""
     known = {
@@ -173,6 +187,21 @@ def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
             )
         if "\0" in value:
             raise UsageError(f"the value of `{name}` is not text")
+
+
+def _secrets(wanted: _Install, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what must not be shown of an order.
+
+    Where an argument is secret every value among them counts as one: which is which, the verb
+    knows.
+    """
+    packages = entry.get("packages", ())
+    said = [each for package in packages for each in package["environment"]]
+    is_open = {each["name"] for each in said} - {each["name"] for each in said if each["secret"]}
+    yield from (value for name, value in wanted.env.items() if name not in is_open)
+    if any(each["secret"] for package in packages for each in package["arguments"]):
+        for word in wanted.args:
+            yield word.partition("=")[2] if word.startswith("-") else word
 
 
 def _accepted(job: Job, more: Mapping[str, Any] | None = None) -> Response:

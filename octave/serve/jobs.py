@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import anyio
 import anyio.abc
 
 from octave.errors import Interrupted, Locked, NotFound, OctaveError, ServerBusy
-from octave.serve.verbs import Verbs
+from octave.serve.verbs import NOTHING, Private, Verbs
 
 AT_ONCE = 2
 """Each may need a core and some hundred megabytes."""
@@ -40,7 +40,7 @@ class Order:
     verb: Literal["install", "uninstall"]
     server: str
     words: tuple[str, ...]
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private: Private = NOTHING
 
 
 class Job:
@@ -182,7 +182,7 @@ class Jobs:
                     job.order.verb,
                     job.order.words,
                     told=job.tell,
-                    variables=job.order.variables,
+                    private=job.order.private,
                     can_wait=True,
                 )
         except OctaveError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from octave.serve.api_packages import (
     package_routes,
 )
 from octave.serve.jobs import Jobs, Order
-from octave.serve.verbs import Said, Verbs
+from octave.serve.verbs import Private, Said, Verbs
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import ECHO, GOOD, World
 from tests.packages.wheel_index import WheelIndex
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.anyio
 BOUND_S = 60.0
 """Far more than an installation from the local index takes."""
 SECRET = "s3cret-of-the-story"
+KEY = "s3cret-of-an-argument"
 
 
 @pytest.fixture
@@ -69,6 +71,13 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
             timeout=BOUND_S,
         ) as client:
             yield client
+
+
+def command_lines() -> Iterator[str]:
+    """What anybody on this machine can read of its processes; nothing where that is not Linux."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 async def events_of(client: httpx.AsyncClient, job: str) -> AsyncGenerator[tuple[str, Any], None]:
@@ -185,15 +194,24 @@ async def test_variables_and_arguments_are_given_and_a_secret_goes_to_the_store(
         {"name": "QUOKKA_TOKEN", "isRequired": True, "isSecret": True},
         {"name": "QUOKKA_MODE"},
     ]
-    one = package("pypi", "quokka-mcp", environmentVariables=variables)
-    registry.add("com.example/quokka", one)
+    key = {"type": "named", "name": "--key", "isSecret": True}
+    more: dict[str, Any] = {"environmentVariables": variables, "packageArguments": [key]}
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", **more))
     world.offer("quokka-mcp", ECHO, readme="mcp-name: com.example/quokka")
     configure(world.home, company=registry.url)
     order = {
         "name": "quokka",
         "env": {"QUOKKA_TOKEN": SECRET, "QUOKKA_MODE": "two\nlines"},
-        "args": ["--calm", "-x y"],
+        "args": ["--calm", "-x y", "--key", KEY],
     }
+    seen: list[str] = []
+    answer = world.index.answer
+
+    def watched(path: str) -> bytes | None:
+        seen.extend(command_lines())
+        return answer(path)
+
+    world.index.answer = watched  # type: ignore[method-assign]
     async with served(world) as client:
         begun = await client.post("/api/install", json=order)
         assert begun.status_code == 202, begun.text
@@ -205,11 +223,26 @@ async def test_variables_and_arguments_are_given_and_a_secret_goes_to_the_store(
         events = await followed(client, begun.json()["job"]["id"])
         assert events[-1][1]["job"]["state"] == "done", events
         assert SECRET not in json.dumps(events) + begun.text
+        assert KEY not in json.dumps(events) + begun.text
+    assert any("octave install" in line for line in seen) or sys.platform != "linux"
+    assert not any(KEY in line or SECRET in line for line in seen)
     assert 'QUOKKA_TOKEN = {secret = "quokka/QUOKKA_TOKEN"}' in world.manifest
     assert 'QUOKKA_MODE = "two\\nlines"' in world.manifest
-    assert 'args = ["--calm", "-x y"]' in world.manifest
-    assert SECRET not in world.manifest + world.lockfile
-    assert SECRET in (world.home / "secrets.toml").read_text(encoding="utf-8")
+    assert 'args = ["--calm", "-x y", "--key", {secret = "quokka/KEY"}]' in world.manifest
+    stored = (world.home / "secrets.toml").read_text(encoding="utf-8")
+    for secret in (SECRET, KEY):
+        assert secret not in world.manifest + world.lockfile
+        assert secret in stored
+
+
+async def test_what_a_verb_says_has_no_secret_in_it(world: World) -> None:
+    verbs = Verbs(workspace_of(world), world.environ)
+    private = Private(secrets=("postgres", "nowhere-to-be-found"))
+    found = await verbs.run("search", ["postgres", "--limit=2"], private=private)
+    assert [*found.document[0]][:2] == ["name", "registryName"]
+    assert "postgres" not in json.dumps(found.document)
+    said = await verbs.run("info", ["nowhere-to-be-found"], private=private)
+    assert "`***`" in said.errors[0].message
 
 
 async def test_an_installation_that_fails_says_why(world: World) -> None:
