@@ -110,6 +110,7 @@ def spec_of_record(
         tools=ToolFilter(server.tools_allow, server.tools_deny),
         secret_variables=_secret_variables(server, _known(server, record)),
         secret_arguments=_secret_arguments(server.args, resolver),
+        explain=place.explain,
     )
 
 

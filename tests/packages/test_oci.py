@@ -133,6 +133,13 @@ def test_every_verb_knows_it(world: World, docker: DockerStandIn) -> None:
     assert world.octave("uninstall", "quokka").code == 0
     assert world.octave("install", f"oci:{IMAGE}", "--offline").code == 0
     docker.forget()
+    (row,) = world.octave("list", "--json").json
+    assert (row["state"], row["version"]) == ("failed", "latest")
+    gone = f"the image of `quokka`, `{IMAGE}@{digest}`, is not on this machine any more"
+    assert f"warning: {gone}; hint: octave install\n" in world.octave("list").stderr
+    called = world.octave("call", "quokka", "env", "--json")
+    assert (called.code, called.error["message"]) == (6, gone)
+    assert called.error["hint"] == "octave install"
     assert world.octave("install").code == 0
     assert docker.asked("pull")[-1].words[1].startswith(f"{IMAGE}@sha256:")
     assert world.lockfile == lockfile
