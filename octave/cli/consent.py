@@ -1,7 +1,7 @@
 """What a person is shown before something is installed for the first time, and is asked."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
@@ -102,8 +102,16 @@ def _publisher(told: Preview) -> str:
     return who + (f", {_one_line(told.page)}" if told.page else "")
 
 
-def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) -> int:
+def dry_run_report(
+    terms: Manners,
+    found: Sequence[Rehearsed],
+    took_s: float,
+    *,
+    more: Mapping[str, object] | None = None,
+) -> int:
     """Tell what an installation would do; return the exit code: the failures' common one, else 1.
+
+    `more` is what scripts are told besides.
 
     Raises:
         OctaveError: with `--json`, where it is all there is to tell.
@@ -113,7 +121,8 @@ def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) ->
         if len(found) == len(failures) == 1:
             raise failures[0]
         rows = [_row(one) for one in found]
-        write_json({"results": rows, "dryRun": True, "tookSeconds": round(took_s, 3)})
+        told = {"results": rows, "dryRun": True, "tookSeconds": round(took_s, 3)}
+        write_json({**told, **(more or {})})
     else:
         for one in found:
             if one.error is not None:

@@ -130,7 +130,7 @@ def install(
             site.bench.note(text)
         if dry_run:
             found = _rehearse(names or [], request, site, locked=locked)
-            return dry_run_report(terms, found, time.monotonic() - began)
+            return _report_rehearsed(terms, found, time.monotonic() - began, client or ())
         if names:
             agrees = address_consent(terms, yes=yes) if remote else None
             act = partial(_install, request=request, site=site, agrees=agrees)
@@ -162,6 +162,19 @@ def _require_tools(ids: Sequence[str]) -> None:
 
     for one in ids:
         clients.tool_of(one)
+
+
+def _report_rehearsed(
+    terms: Manners, found: Sequence[Rehearsed], took_s: float, ids: Sequence[str]
+) -> int:
+    if not ids or any(one.error for one in found):
+        return dry_run_report(terms, found, took_s)
+    from octave.cli import client as clients
+
+    lent = clients.lend(ids, terms, dry_run=True)
+    more = {"clients": clients.rows(lent, dry_run=True)}
+    code = dry_run_report(terms, found, took_s, more=more)
+    return code or clients.tell_lent(terms, lent, dry_run=True)
 
 
 def _report_lent(
