@@ -78,12 +78,16 @@ def lines(plan: Plan) -> Iterator[str]:
     """Yield all that decides what is installed and run, nothing of it shortened."""
     pin, entry = plan.pin, plan.choice.entry
     standing = _STANDING[plan.standing].format(entry.registry if entry else "")
-    yield f"{pin.name}: {plan.choice.source} {pin.version}, {standing}"
+    yield f"{pin.name}: {plan.choice.source} {pin.version or '(version unknown)'}, {standing}"
     if plan.standing != "own":
         yield f"  publisher, by its own account: {_publisher(plan.told)}"
     command = " ".join(map(shlex.quote, plan.command))
     yield f"  runs: {command or 'known once it is installed'}"
-    yield f"  brings: {render.count(len(pin.graph), 'package')}, each locked by its hash"
+    brings = render.count(len(pin.graph), "package")
+    if plan.is_whole:
+        yield f"  brings: {brings}, each locked by its hash"
+    else:
+        yield f"  brings: {brings} at least; all of it is known once its build code was run"
     if plan.variables:
         yield f"  variables: {', '.join(map(_variable, plan.variables))}"
     for said, names in (
@@ -128,7 +132,8 @@ def dry_run_report(
             if one.error is not None:
                 tell_error(one.error, as_json=False)
             if one.plan is not None:
-                write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
+                version = safe(one.plan.pin.version)
+                write(f"{_STATUS[_status(one)]} {one.name} {version}".rstrip())
                 for line in lines(one.plan):
                     write(one_line(f"  {line}"))
                 if one.download_bytes is not None:
@@ -152,7 +157,7 @@ def _row(one: Rehearsed) -> dict[str, object]:
     return {
         "name": one.name,
         "status": _status(one),
-        "version": one.plan.pin.version,
+        "version": one.plan.pin.version or None,
         "error": None,
         "locked": one.is_locked,
         "downloadBytes": one.download_bytes,

@@ -278,6 +278,25 @@ def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World)
     assert (told.code, "is not there" in told.stderr) == (1, True)
 
 
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(world: World) -> None:
+    folder = python_folder(world)
+    with (folder / "backend.py").open("a", encoding="utf-8") as backend:
+        backend.write("pathlib.Path(__file__).with_name('ran').touch()\n")
+    (row,) = world.octave("install", ".", "--dry-run", "--json", cwd=folder).json["results"]
+    plan = row["plan"]
+    assert (row["status"], row["version"], plan["integrity"]) == ("would-install", "0.2.0", None)
+    assert plan["builds"] == ["folder:../cwd/hi"]
+
+    text = PROJECT.replace("[build", 'dependencies = ["story-dep"]\n[build')
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    shown = world.octave("install", ".", "--dry-run", cwd=folder).stdout
+    assert "would install hi 0.2.0\n" in shown
+    assert "brings: 2 packages at least; all of it is known once its build code was run" in shown
+    (folder / "pyproject.toml").write_text(text.replace("version =", "v ="), encoding="utf-8")
+    assert "(version unknown)" in world.octave("install", ".", "--dry-run", cwd=folder).stdout
+    assert not (folder / "ran").exists()
+
+
 @pytest.mark.parametrize("words", [("./nowhere",), ("/dev/null",), ("./file",)])
 def test_what_is_no_folder_is_no_request(world: World, words: tuple[str, ...]) -> None:
     (world.cwd / "file").write_text("", encoding="utf-8")

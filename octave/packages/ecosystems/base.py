@@ -40,6 +40,7 @@ class Resolved:
 
     version: str
     integrity: str
+    """Empty: of a `Bench` that runs nothing, and `graph` may lack rows."""
     graph: tuple[GraphRow, ...]
     requires: Mapping[str, str]
     toolchain: Mapping[str, str]
@@ -77,6 +78,9 @@ class Bench:
     """Called with a sentence for whoever wants to know more: why npm was needed."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+    runs_code: bool = True
+    """False: nothing of a package is run to learn of it, and what only that could tell is left
+    out: `Resolved.integrity` is empty then."""
     min_age: ReleaseAge | None = None
     """How old versions must be to be chosen; what is locked is chosen already."""
     asking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
