@@ -23,6 +23,7 @@ from octave.cli.site_options import (
     EnvFileOption,
     EnvOption,
     NoStartOption,
+    OnlyAskedOption,
     RegistryOption,
     YesOption,
 )
@@ -53,6 +54,7 @@ def install(
         typer.Option("--arg", help="An argument, or a `{ secret = ... }`; repeatable."),
     ] = None,
     args_in: ArgsInOption = None,
+    only_asked: OnlyAskedOption = False,
     name: Annotated[str | None, typer.Option("--as", help="Call it this.")] = None,
     executable: Annotated[
         str | None, typer.Option("--bin", help="Which of the package's executables.")
@@ -112,6 +114,7 @@ def install(
         _require_tools(client)
     known = variables.read_file(env_file) if env_file else {}
     answers = Answers(tuple(env or ()), known, ask if can_ask(yes=yes) else None)
+    answers = replace(answers, only_known=only_asked)
     consent = consent_of(terms, yes=yes)
     args = tuple(map(assignments.argument, arg or ())) or _args_in(args_in)
     request = Request("", name, args, bool(arg), answers=answers, executable=executable)

@@ -31,6 +31,11 @@ ArgsInOption = Annotated[
     typer.Option("--args-in", metavar="VARIABLE", hidden=True, help="All arguments, as JSON."),
 ]
 """How a runtime gives them: unlike argv, the environment is read by its owner alone."""
+OnlyAskedOption = Annotated[
+    bool,
+    typer.Option("--only-asked", hidden=True, help="No variables but those that it asks for."),
+]
+"""What whoever asks a runtime may give."""
 HeaderOption = Annotated[
     list[str] | None,
     typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),

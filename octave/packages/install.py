@@ -149,6 +149,8 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
         secret_arguments.require_hidden(hidden, command, "--arg ")
     if hidden.names:
         site.bench.note(secret_arguments.told(hidden))
+    if said := secret_arguments.passed_on(choice.known):
+        site.bench.note(said)
     return replace(request, args=hidden.args, arg_secrets=hidden.secrets), choice, name
 
 

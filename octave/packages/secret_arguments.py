@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from octave.errors import UsageError
+from octave.packages import templates
 from octave.packages.entries import Argument, PackageChoice
 from octave.settings import Reference, Value
 
@@ -103,6 +104,22 @@ def told(hidden: Hidden) -> str:
     return (
         f"{_quoted(hidden.names)} is kept out of `octave.toml`; the server takes it as an "
         "argument alone, which other users of this machine can see while it runs"
+    )
+
+
+def passed_on(known: PackageChoice | None) -> str:
+    """Return what to know of secret variables that `known` makes arguments of, a sentence.
+
+    Empty: there are none. Only bundles have such.
+    """
+    words = [each.value or "" for each in known.arguments] if known is not None else []
+    found = {name for word in words for name in templates.names(word)}
+    secret = sorted(found & known.secret_env) if known is not None else []
+    if not secret:
+        return ""
+    return (
+        f"{_quoted(secret)} is given to the server as an argument, which other users of this "
+        "machine can see while it runs"
     )
 
 

@@ -41,6 +41,7 @@ _NAME_CHARACTERS = 200
 ARGS = "OCTAVE_ARGS"
 """The variable in which arguments travel to the verb: others can read argv."""
 _ARGUMENTS = 64
+_NO = frozenset(("", "0", "false"))
 _SEARCH_OPTIONS = ("limit", "category", "registry")
 
 
@@ -86,7 +87,9 @@ class _Packages:
 
     async def info(self, request: Request) -> Response:
         name = check_name(request.path_params["name"])
-        return json_response(await self._entry(name, request.query_params.get("registry")))
+        asked = request.query_params
+        more = ["--inside"] if asked.get("inside", "") not in _NO else []
+        return json_response(await self._entry(name, asked.get("registry"), more))
 
     async def install(self, request: Request) -> Response:
         wanted = read_params(await request.body(), _Install)
@@ -94,7 +97,7 @@ class _Packages:
         _check_arguments(wanted.args)
         entry = await self._entry(name, wanted.registry)
         _check_variables(wanted.env, entry)
-        words = [name, "-y", *(f"-e{key}" for key in sorted(wanted.env))]
+        words = [name, "-y", "--only-asked", *(f"-e{key}" for key in sorted(wanted.env))]
         words += _registry_option(wanted.registry)
         variables = dict(wanted.env)
         if wanted.args:
@@ -119,13 +122,15 @@ class _Packages:
 
     async def job(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["id"])
-        if request.query_params.get("follow", "") in {"", "0", "false"}:
+        if request.query_params.get("follow", "") in _NO:
             return json_response({"job": job.describe()})
         headers = {name.decode(): value.decode() for name, value in HEADERS}
         return StreamingResponse(_events(job), headers=headers)
 
-    async def _entry(self, name: str, registry: str | None) -> dict[str, Any]:
-        said = await self._look("info", [name, *_registry_option(registry)])
+    async def _entry(
+        self, name: str, registry: str | None, more: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        said = await self._look("info", [name, *_registry_option(registry), *more])
         if said.errors or not isinstance(said.document, dict):
             raise said.errors[0]
         if "registryName" not in said.document:
@@ -167,20 +172,19 @@ def _check_arguments(args: Sequence[str]) -> None:
 
 
 def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
-    """Refuse what the entry does not name: a variable may decide what is run."""
-    known = {
-        variable["name"]
-        for package in entry.get("packages", ())
-        for variable in package["environment"]
-    }
+    """Refuse what the entry does not name: a variable may decide what is run.
+
+    With `--only-asked` the verb does so again.
+    """
+    packages = entry.get("packages", ())
+    known = {variable["name"] for package in packages for variable in package["environment"]}
     known |= {
-        name
-        for package in entry.get("packages", ())
-        for group in package["environmentOneOf"]
-        for name in group
+        name for package in packages for group in package["environmentOneOf"] for name in group
     }
+    # What a bundle asks for stands in the bundle, where the verb looks.
+    is_told = not any(package["preferred"] and package["kind"] == "mcpb" for package in packages)
     for name, value in env.items():
-        if name not in known or decides_what_runs(name):
+        if (is_told and name not in known) or decides_what_runs(name):
             raise UsageError(
                 f"`{entry['name']}` has no variable `{name}`",
                 hint=did_you_mean(name, known) or f"GET /api/registry/{entry['name']}",

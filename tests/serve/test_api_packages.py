@@ -24,6 +24,7 @@ from octave.serve.api_packages import (
 )
 from octave.serve.jobs import Jobs, Order
 from octave.serve.verbs import Private, Said, Verbs
+from tests.packages.bundle_maker import HERE, BundleHost, bundle, manifest
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import ECHO, GOOD, World
 from tests.packages.wheel_index import WheelIndex
@@ -233,6 +234,45 @@ async def test_variables_and_arguments_are_given_and_a_secret_goes_to_the_store(
     for secret in (SECRET, KEY):
         assert secret not in world.manifest + world.lockfile
         assert secret in stored
+
+
+async def test_what_a_bundle_asks_for_is_told_taken_and_kept(
+    world: World, registry: RegistryServer
+) -> None:
+    start = {"command": "python", "args": [HERE, "--pin=${user_config.pin}"]}
+    content = manifest(
+        server={"type": "python", "entry_point": "server/main.py", "mcp_config": start},
+        user_config={
+            "pin": {"type": "string", "sensitive": True, "required": True},
+            "mode": {"type": "string", "title": "Mode"},
+        },
+    )
+    with BundleHost() as host:
+        url, _, sha256 = host.offer("/quokka.mcpb", bundle(content)).partition("#sha256=")
+        one = package("mcpb", url.removeprefix("mcpb:"), fileSha256=sha256)
+        registry.add("com.example/quokka", one)
+        configure(world.home, company=registry.url)
+        async with served(world) as client:
+            told = (await client.get("/api/registry/com.example/quokka?inside=1")).json()
+            asked = {each["name"]: each for each in told["packages"][0]["environment"]}
+            assert [*asked] == ["CONFIG_PIN", "CONFIG_MODE"]
+            assert (asked["CONFIG_PIN"]["secret"], asked["CONFIG_PIN"]["required"]) == (True, True)
+
+            order: dict[str, Any] = {"name": "quokka", "env": {"CONFIG_PON": "x"}}
+            begun = (await client.post("/api/install", json=order)).json()
+            *_, (_, end) = await followed(client, begun["job"]["id"])
+            assert end["job"]["error"]["code"] == "usage"
+            assert end["job"]["error"]["hint"].startswith("did you mean `CONFIG_PIN`")
+
+            order["env"] = {"CONFIG_PIN": SECRET, "CONFIG_MODE": "calm"}
+            begun = (await client.post("/api/install", json=order)).json()
+            events = await followed(client, begun["job"]["id"])
+            assert events[-1][1]["job"]["result"]["checked"], events
+            assert "is given to the server as an argument" in json.dumps(events)
+            assert SECRET not in json.dumps(events)
+    assert 'CONFIG_PIN = {secret = "quokka/CONFIG_PIN"}' in world.manifest
+    assert 'CONFIG_MODE = "calm"' in world.manifest
+    assert SECRET in (world.home / "secrets.toml").read_text(encoding="utf-8")
 
 
 async def test_what_a_verb_says_has_no_secret_in_it(world: World) -> None:
