@@ -171,6 +171,10 @@ def test_what_changed_in_the_folder_comes_with_update_and_with_install(
 ) -> None:
     node_folder(world, npm)
     world.octave("install", "./mcp-notes", "-q")
+    back = world.octave("rollback", "notes", "--json")
+    assert (
+        back.error["hint"] == "put the files in `../cwd/mcp-notes` back, then octave update notes"
+    )
     assert world.octave("install", "notes", "-e", "MODE=x", "-q").stdout.startswith("present notes")
     node_folder(world, npm, "two")
     assert world.octave("install", "-q").stdout.startswith("present notes")
