@@ -28,8 +28,10 @@ NICENESS = 10
 OUTPUT_BYTES = 64 * 2**20
 """More than the longest `--json` document of any verb."""
 
-Told = Callable[[str, str], None]
-"""Takes the kind of a line on stderr, `progress` or `note`, and its text."""
+Told = Callable[[str, str, Mapping[str, Any]], None]
+"""Takes the kind of a line on stderr, `progress` or `note`, its text, and of a step that can be
+counted how much is done: `done` and `total`, with their `unit`."""
+COUNTS = ("done", "total", "unit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Verbs:
         verb: str,
         words: Sequence[str],
         *,
-        told: Told = lambda _kind, _text: None,
+        told: Told = lambda _kind, _text, _count: None,
         private: Private = NOTHING,
         in_folder: bool = False,
         can_wait: bool = False,
@@ -152,7 +154,8 @@ class _Listener:
             self._errors.append(from_json(said["error"]))
         for kind in ("progress", "note"):
             if isinstance(said.get(kind), str):
-                self._told(kind, said[kind])
+                count = {name: said[name] for name in COUNTS if name in said}
+                self._told(kind, said[kind], count)
 
 
 def _masked(found: Any, mask: Mask) -> Any:

@@ -22,7 +22,7 @@ from octave.serve.api_packages import (
     check_name,
     package_routes,
 )
-from octave.serve.jobs import Jobs, Order
+from octave.serve.jobs import Job, Jobs, Order
 from octave.serve.verbs import Private, Said, Verbs
 from tests.packages.bundle_maker import HERE, BundleHost, bundle, manifest
 from tests.packages.mcp_registry import RegistryServer, configure, package
@@ -372,6 +372,23 @@ async def test_a_name_has_one_job_at_a_time_and_there_is_a_limit(tmp_path: Path)
         assert first.error.message == "no"
         assert jobs.start(Order("uninstall", "a", ("a",))) is not first
         tasks.cancel_scope.cancel()
+
+
+async def test_a_step_that_is_counted_stays_one_step_and_its_followers_hear_of_it() -> None:
+    job = Job(Order("install", "a", ()))
+    count = {"done": 1, "total": 3, "unit": "packages"}
+    job.tell("progress", "resolving", {})
+    _, seen = job.steps_after(0)
+    job.tell("progress", "installing", {})
+    job.tell("progress", "installing", count)
+    fresh, later = job.steps_after(seen)
+    assert [(step["text"], step.get("done")) for step in fresh] == [("installing", 1)]
+    job.tell("progress", "installing", {**count, "done": 3})
+    fresh, last = job.steps_after(later)
+    assert [(step["text"], step.get("done")) for step in fresh] == [("installing", 3)]
+    assert job.steps_after(last)[0] == []
+    told = [(step["text"], step.get("done")) for step in job.describe()["progress"]]
+    assert told == [("resolving", None), ("installing", 3)]
 
 
 async def test_few_look_at_registries_at_once(tmp_path: Path) -> None:

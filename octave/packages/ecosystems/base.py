@@ -76,6 +76,9 @@ class Bench:
     """The manifest's folder, from which relative paths in it count."""
     detail: Callable[[str], None] = lambda _: None
     """Called with a sentence for whoever wants to know more: why npm was needed."""
+    counted: Callable[[int, int, str], None] = lambda _done, _total, _unit: None
+    """Called now and then with how much of the present step is done, of how much, and of what:
+    `packages` or `bytes`."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
     runs_code: bool = True

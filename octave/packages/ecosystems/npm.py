@@ -107,6 +107,7 @@ class Npm:
                 target,
                 bench.home.cache / TARBALLS,
                 _access(rows, node, target.parent, bench),
+                lambda done, total: bench.counted(done, total, "packages"),
             )
         except NeedsNpm as reason:
             _install_with_npm(pin, node, target, bench, str(reason))
