@@ -15,12 +15,11 @@ import typer
 from octave.cli import render
 from octave.cli.completion import client_ids
 from octave.cli.options import Manners, manners
-from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.clients import connect, journal
 from octave.clients.document import Change, Connection
 from octave.clients.table import CLIENTS, Client, Scope, command, words
-from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
+from octave.errors import NotFound, OctaveError, UsageError, common_code, did_you_mean
 from octave.home import Workspace
 from octave.packages.secrets import Secrets
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
 from octave.cli.options import Manners
-from octave.cli.outcomes import common_code
 from octave.cli.output import one_line, safe, tell, tell_error, write, write_json
-from octave.errors import MissingAnswer
+from octave.errors import MissingAnswer, common_code
 from octave.packages.entries import Entry
 from octave.packages.plan import Asked, Consent, Plan
 from octave.packages.preview import Preview
