@@ -298,6 +298,10 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(world: World) -> 
     assert "brings: 2 packages at least; all of it is known once its build code was run" in shown
     (folder / "pyproject.toml").write_text(text.replace("version =", "v ="), encoding="utf-8")
     assert "(version unknown)" in world.octave("install", ".", "--dry-run", cwd=folder).stdout
+    outside = text.replace("story-hi", str(world.root / "outside"))
+    (folder / "pyproject.toml").write_text(outside, encoding="utf-8")
+    assert world.octave("install", ".", "--dry-run", cwd=folder).code == 0
+    assert not list(world.root.glob("outside*"))
     assert not (folder / "ran").exists()
 
 

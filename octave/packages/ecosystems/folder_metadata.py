@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from packaging.utils import canonicalize_name
+from packaging.utils import InvalidName, canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from octave.packages.ecosystems import pypi
@@ -22,10 +22,9 @@ def resolve(folder: Path, wanted: Wanted, staging: Path, bench: Bench) -> Resolv
         RegistryUnreachable, InstallFailed: as `pypi.resolve_wheel`.
     """
     told = _project(folder)
-    name = canonicalize_name(str(told.get("name") or folder.name))
-    version = _version(told)
+    name, version = _name(told), _version(told)
     row: GraphRow = {"name": name, "version": version}
-    if not version or "dependencies" in _names(told.get("dynamic")):
+    if not name or not version or "dependencies" in _names(told.get("dynamic")):
         return Resolved(version, "", (row,), {}, {})
     wheel = _stand_in(told, name, version, staging)
     found = pypi.resolve_wheel(wheel, name, version, wanted, staging, bench)
@@ -40,6 +39,14 @@ def _project(folder: Path) -> Mapping[str, Any]:
         # One with a setup.py alone; what is wrong in it, its build will say.
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _name(told: Mapping[str, Any]) -> str:
+    """Return its name, which can stand in a path; empty: it has none that is one."""
+    try:
+        return canonicalize_name(str(told.get("name") or ""), validate=True)
+    except InvalidName:
+        return ""
 
 
 def _version(told: Mapping[str, Any]) -> str:
