@@ -87,6 +87,7 @@ def _has_lost_image(workspace: Workspace, record: Record) -> bool:
     if record.kind != "oci":
         return False
     image = containers.reference(record.package, record.integrity)
+    # Neither docker nor podman lies in the home, so the path is whole.
     if not containers.is_gone(record.command[0], image, Bench(workspace.home, os.environ)):
         return False
     tell(f"warning: {safe(containers.gone(record.name, image))}; hint: octave install")

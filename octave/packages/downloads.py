@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import socket
 import threading
 import time
@@ -261,7 +262,8 @@ class _Download:
         file.seek(0)
         file.truncate()
         digest, left_bytes = hashlib.sha256(), self._limits.file_bytes
-        told, tells_s = int(response.headers.get("content-length") or 0), 0.0
+        length, tells_s = response.headers.get("content-length", ""), 0.0
+        told = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
         # As it comes: what drips would never fill a larger piece.
         for chunk in response.iter_raw():
             left_bytes -= len(chunk)
