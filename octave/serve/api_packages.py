@@ -194,18 +194,17 @@ def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
 
 
 def _secrets(wanted: _Install, entry: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what must not be shown of an order.
-
-    Where an argument is secret every value among them counts as one: which is which, the verb
-    knows.
-    """
+    """Yield what must not be shown of an order; which argument is which, only the verb knows."""
     packages = entry.get("packages", ())
     said = [each for package in packages for each in package["environment"]]
     is_open = {each["name"] for each in said} - {each["name"] for each in said if each["secret"]}
     yield from (value for name, value in wanted.env.items() if name not in is_open)
-    if any(each["secret"] for package in packages for each in package["arguments"]):
+    arguments = [each for package in packages for each in package["arguments"]]
+    options = {each["name"] for each in arguments}
+    if any(each["secret"] for each in arguments):
         for word in wanted.args:
-            yield word.partition("=")[2] if word.startswith("-") else word
+            name, _, value = word.partition("=")
+            yield value if name in options else word
 
 
 def _accepted(job: Job, more: Mapping[str, Any] | None = None) -> Response:
