@@ -105,6 +105,7 @@ def install(request: Request, site: Site) -> Outcome:
     given = request.given or variables.sort(
         name, request.answers, choice.known, site.bench.environ, _settled(before, name)
     )
+    request = _with_asked(request, choice, name, before)
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
@@ -152,6 +153,17 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
     if said := secret_arguments.passed_on(choice.known):
         site.bench.note(said)
     return replace(request, args=hidden.args, arg_secrets=hidden.secrets), choice, name
+
+
+def _with_asked(request: Request, choice: Choice, name: str, before: Manifest) -> Request:
+    """Return `request` with the secret arguments that a person answers with, where none are."""
+    server = before.servers.get(name)
+    ask, has_some = request.answers.ask, bool(request.args or (server and server.args))
+    if ask is None or has_some:
+        return request
+    words = secret_arguments.asked(choice.known, ask)
+    hidden = secret_arguments.hide(name, words, choice.known)
+    return replace(request, args=hidden.args, arg_secrets=hidden.secrets)
 
 
 def _agreed(

@@ -5,12 +5,13 @@ names a secret argument without an option.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from octave.errors import UsageError
 from octave.packages import templates
 from octave.packages.entries import Argument, PackageChoice
+from octave.packages.variables import Question
 from octave.settings import Reference, Value
 
 _OPTION = re.compile(r"--?[A-Za-z]")
@@ -97,6 +98,24 @@ def require_hidden(hidden: Hidden, command: str, option: str) -> None:
         hint=f"octave secret set {key.replace('/', ' ')}, then {command} with "
         f"{option}'{{ secret = \"{key}\" }}' in the place of the value",
     )
+
+
+def asked(known: PackageChoice | None, ask: Callable[[Question], str]) -> list[str]:
+    """Return the arguments that `known` requires, as a person answers; secrets alone are asked for.
+
+    Empty: it requires others, too, or one is not answered.
+    """
+    needed = known.required_arguments if known is not None else ()
+    if not all(argument.secret for argument in needed):
+        return []
+    words: list[str] = []
+    for argument in needed:
+        name = argument.name or argument.placeholder
+        answer = ask(Question(name, secret=True, description=argument.description, optional=True))
+        if not answer:
+            return []
+        words += [argument.name, answer] if argument.name else [answer]
+    return words
 
 
 def told(hidden: Hidden) -> str:
