@@ -169,7 +169,8 @@ def _with_asked(request: Request, choice: Choice, name: str, before: Manifest) -
 def _agreed(
     request: Request, choice: Choice, name: str, before: Manifest, site: Site
 ) -> Pin | None:
-    """Return the pin that somebody agreed to; None where there is nothing to agree to.
+    """Return the pin that somebody agreed to; None where there is nothing to agree to, or where
+    only code of it can tell the pin, which runs once they agree.
 
     What stands in the manifest or in the lockfile was agreed to by whoever wrote it there.
 
@@ -193,7 +194,9 @@ def _agreed(
     server = as_wanted(before, choice, request, name, given)
     store.prepare(site.workspace.home)
     with store.locked(site.workspace.home, name, site.bench.progress):
-        pin = resolved(choice, server, site)
+        # Whoever says no must not have had its build code run.
+        bench = replace(site.bench, runs_code=not consent.can_ask)
+        pin = resolved(choice, server, replace(site, bench=bench))
         allowed.require_there(pin, request.scripts, request.builds)
         staging = store.stage(site.workspace.home, name)
         try:
@@ -206,7 +209,7 @@ def _agreed(
             f"`{name}` was not installed, as you said",
             hint=f"octave install {shlex.quote(request.text)} --dry-run",
         )
-    return pin
+    return pin if pin.integrity else None
 
 
 def resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:

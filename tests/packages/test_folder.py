@@ -10,6 +10,7 @@ import pytest
 
 from octave.errors import InstallFailed
 from octave.packages.ecosystems.folder_npm import files_of
+from tests.cli.terminal import on_terminal
 from tests.packages.forked import octave
 from tests.packages.npm_registry import NpmRegistry, package_tarball, running
 from tests.packages.story import SERVERS, World
@@ -303,6 +304,19 @@ def test_a_dry_run_says_what_would_be_built_and_builds_nothing(world: World) -> 
     assert world.octave("install", ".", "--dry-run", cwd=folder).code == 0
     assert not list(world.root.glob("outside*"))
     assert not (folder / "ran").exists()
+
+
+def test_whoever_declines_has_had_no_build_code_run(world: World) -> None:
+    folder = python_folder(world)
+    with (folder / "backend.py").open("a", encoding="utf-8") as backend:
+        backend.write("pathlib.Path(__file__).with_name('ran').touch()\n")
+    question = "Install `hi`? [Y/n]: "
+    code, shown = on_terminal(world.environ, folder, [(question, "n")], "install", ".")
+    assert (code, "RUNS the build code of: folder:../cwd/hi" in shown) == (7, True)
+    assert not (folder / "ran").exists()
+    code, shown = on_terminal(world.environ, folder, [(question, "")], "install", ".")
+    assert (code, (folder / "ran").exists()) == (0, True), shown
+    assert world.call("hi", "echo", "text=x").code == 0
 
 
 @pytest.mark.parametrize("words", [("./nowhere",), ("/dev/null",), ("./file",)])
