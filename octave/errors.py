@@ -332,6 +332,12 @@ UNWRITABLE = DISK_FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 """Nothing can be written; what is there can be read."""
 
 
+def common_code(failures: Iterable[OctaveError]) -> int:
+    """Return the exit code that all `failures` have, else 1; 0 for none."""
+    codes = {error.exit_code for error in failures}
+    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+
+
 def storage_hint(error: BaseException) -> str | None:
     """Return what to do about a file or folder that cannot be used; None for other errors."""
     number = error.errno if isinstance(error, OSError) else None

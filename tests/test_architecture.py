@@ -36,6 +36,14 @@ def test_the_checkers_find_nothing(words: tuple[str, ...]) -> None:
     run(*words)
 
 
+def test_types_hold_where_there_is_no_faster_zlib(tmp_path: Path) -> None:
+    alone = ("--no-site-packages", "--follow-imports=skip", "--ignore-missing-imports")
+    run("mypy", *alone, f"--cache-dir={tmp_path}", "octave/packages/ecosystems/npm_tar.py")
+    hidden = "import sys; sys.modules['zlib_ng'] = None; from octave.packages.ecosystems import "
+    code = f"{hidden}npm_tar; import zlib; sys.exit(npm_tar.zlib is not zlib)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_imports_go_down_only() -> None:
     done = subprocess.run(
         [Path(sys.executable).parent / "lint-imports"],

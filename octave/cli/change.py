@@ -10,7 +10,7 @@ from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.cli.reach import reload
-from octave.errors import OctaveError, UsageError
+from octave.errors import OctaveError, UsageError, common_code
 from octave.home import Workspace
 from octave.packages import assignments, lockfile, manifest, manifest_change, workspaces
 from octave.packages.assignments import Keys
@@ -148,8 +148,7 @@ def _all(terms: Manners, names: Sequence[str], act: Callable[[str], _Outcome]) -
     else:
         for outcome in outcomes:
             _tell(terms, outcome)
-    codes = {error.exit_code for error in failures}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(failures)
 
 
 def _each(name: str, act: Callable[[str], _Outcome]) -> _Outcome:

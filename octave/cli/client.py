@@ -15,12 +15,11 @@ import typer
 from octave.cli import render
 from octave.cli.completion import client_ids
 from octave.cli.options import Manners, manners
-from octave.cli.outcomes import common_code
 from octave.cli.output import safe, tell, tell_error, write, write_json
 from octave.clients import connect, journal
 from octave.clients.document import Change, Connection
 from octave.clients.table import CLIENTS, Client, Scope, command, words
-from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
+from octave.errors import NotFound, OctaveError, UsageError, common_code, did_you_mean
 from octave.home import Workspace
 from octave.packages.secrets import Secrets
 
@@ -130,20 +129,20 @@ def undo(
     return _report(terms, "user", outcomes, dry_run=dry_run)
 
 
-def lend(ids: Sequence[str], terms: Manners) -> Outcomes:
+def lend(ids: Sequence[str], terms: Manners, *, dry_run: bool = False) -> Outcomes:
     """Write Octave's entry for all projects into the files of these AI tools."""
-    act = partial(connect.add, force=False, dry_run=False)
+    act = partial(connect.add, force=False, dry_run=dry_run)
     return _each(ids, "user", terms, act)
 
 
-def rows(outcomes: Outcomes) -> list[dict[str, Any]]:
+def rows(outcomes: Outcomes, *, dry_run: bool = False) -> list[dict[str, Any]]:
     """Return what became of each, as scripts are told."""
-    return [_as_json(name, result, dry_run=False) for name, result in outcomes]
+    return [_as_json(name, result, dry_run=dry_run) for name, result in outcomes]
 
 
-def tell_lent(terms: Manners, outcomes: Outcomes) -> int:
+def tell_lent(terms: Manners, outcomes: Outcomes, *, dry_run: bool = False) -> int:
     """Tell what `lend` did, unless that was part of a JSON document; return the exit code."""
-    return _code(outcomes) if terms.as_json else _report(terms, "user", outcomes, dry_run=False)
+    return _code(outcomes) if terms.as_json else _report(terms, "user", outcomes, dry_run=dry_run)
 
 
 def _each(

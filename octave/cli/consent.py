@@ -1,14 +1,13 @@
 """What a person is shown before something is installed for the first time, and is asked."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from octave.cli import render
 from octave.cli.asking import can_ask, confirm
 from octave.cli.options import Manners
-from octave.cli.outcomes import common_code
 from octave.cli.output import one_line, safe, tell, tell_error, write, write_json
-from octave.errors import MissingAnswer
+from octave.errors import MissingAnswer, common_code
 from octave.packages.entries import Entry
 from octave.packages.plan import Asked, Consent, Plan
 from octave.packages.preview import Preview
@@ -78,12 +77,16 @@ def lines(plan: Plan) -> Iterator[str]:
     """Yield all that decides what is installed and run, nothing of it shortened."""
     pin, entry = plan.pin, plan.choice.entry
     standing = _STANDING[plan.standing].format(entry.registry if entry else "")
-    yield f"{pin.name}: {plan.choice.source} {pin.version}, {standing}"
+    yield f"{pin.name}: {plan.choice.source} {pin.version or '(version unknown)'}, {standing}"
     if plan.standing != "own":
         yield f"  publisher, by its own account: {_publisher(plan.told)}"
     command = " ".join(map(shlex.quote, plan.command))
     yield f"  runs: {command or 'known once it is installed'}"
-    yield f"  brings: {render.count(len(pin.graph), 'package')}, each locked by its hash"
+    brings = render.count(len(pin.graph), "package")
+    if plan.is_whole:
+        yield f"  brings: {brings}, each locked by its hash"
+    else:
+        yield f"  brings: {brings} at least; all of it is known once its build code was run"
     if plan.variables:
         yield f"  variables: {', '.join(map(_variable, plan.variables))}"
     for said, names in (
@@ -102,8 +105,16 @@ def _publisher(told: Preview) -> str:
     return who + (f", {_one_line(told.page)}" if told.page else "")
 
 
-def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) -> int:
+def dry_run_report(
+    terms: Manners,
+    found: Sequence[Rehearsed],
+    took_s: float,
+    *,
+    more: Mapping[str, object] | None = None,
+) -> int:
     """Tell what an installation would do; return the exit code: the failures' common one, else 1.
+
+    `more` is what scripts are told besides.
 
     Raises:
         OctaveError: with `--json`, where it is all there is to tell.
@@ -113,13 +124,15 @@ def dry_run_report(terms: Manners, found: Sequence[Rehearsed], took_s: float) ->
         if len(found) == len(failures) == 1:
             raise failures[0]
         rows = [_row(one) for one in found]
-        write_json({"results": rows, "dryRun": True, "tookSeconds": round(took_s, 3)})
+        told = {"results": rows, "dryRun": True, "tookSeconds": round(took_s, 3)}
+        write_json({**told, **(more or {})})
     else:
         for one in found:
             if one.error is not None:
                 tell_error(one.error, as_json=False)
             if one.plan is not None:
-                write(f"{_STATUS[_status(one)]} {one.name} {safe(one.plan.pin.version)}")
+                version = safe(one.plan.pin.version)
+                write(f"{_STATUS[_status(one)]} {one.name} {version}".rstrip())
                 for line in lines(one.plan):
                     write(one_line(f"  {line}"))
                 if one.download_bytes is not None:
@@ -143,7 +156,7 @@ def _row(one: Rehearsed) -> dict[str, object]:
     return {
         "name": one.name,
         "status": _status(one),
-        "version": one.plan.pin.version,
+        "version": one.plan.pin.version or None,
         "error": None,
         "locked": one.is_locked,
         "downloadBytes": one.download_bytes,

@@ -14,8 +14,10 @@ from octave.cli.output import safe, tell, write, write_json
 from octave.cli.site_options import RegistryOption
 from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound
 from octave.home import Workspace
-from octave.packages import containers, lockfile, manifest, store, workspaces
+from octave.packages import bundles, containers, lockfile, manifest, store, workspaces
 from octave.packages import info as facts
+from octave.packages.ecosystems.base import Bench
+from octave.packages.entries import Entry
 from octave.packages.info import BUNDLED
 from octave.packages.registries import Asking, of_workspace
 from octave.packages.registry import Registry, bundled_folder
@@ -26,11 +28,17 @@ def info(
     name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=registry_names)],
     *,
     registry: RegistryOption = None,
+    inside: Annotated[
+        bool, typer.Option("--inside", help="Fetch its bundle, and show what that asks for.")
+    ] = False,
 ) -> int:
     """Show everything the registries know about a server."""
     terms = manners(context)
     workspace = terms.workspace()
-    known = _described(workspace, name, registry)
+    entry = _entry(workspace, name, registry)
+    if entry is not None and inside:
+        entry = bundles.opened(entry, Bench(workspace.home, os.environ))
+    known = facts.describe(entry) if entry is not None else None
     found = {**(known or {"name": name}), "installed": _installed(workspace, name)}
     if terms.as_json:
         write_json(found)
@@ -131,7 +139,7 @@ def _tested(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _described(workspace: Workspace, name: str, also: str | None) -> dict[str, Any] | None:
+def _entry(workspace: Workspace, name: str, also: str | None) -> Entry | None:
     """Return what is known of `name`; None for a server of one's own that no registry knows.
 
     Raises:
@@ -141,15 +149,15 @@ def _described(workspace: Workspace, name: str, also: str | None) -> dict[str, A
     known = of_workspace(workspace, Asking(os.environ, warn=_warn), also=also)
     if ":" in name:
         kind, _, package = name.partition(":")
-        return facts.describe(bundled.find_package(kind, package) or bundled.get(name))
+        return bundled.find_package(kind, package) or bundled.get(name)
     if name not in manifest.load(workspace.manifest).servers:
-        return facts.describe(known.get(name))
+        return known.get(name)
     # Another server of the same name could be in any registry on the network.
     with contextlib.suppress(ServerNotFound):
-        return facts.describe(bundled.get(name))
+        return bundled.get(name)
     full_name = _registry_name(workspace, name)
     try:
-        return facts.describe(known.get(full_name)) if full_name else None
+        return known.get(full_name) if full_name else None
     except ServerNotFound:
         return None
     except RegistryUnreachable as error:

@@ -1,5 +1,7 @@
 """`install`: servers by name, by package or all of octave.toml."""
 
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,15 +19,17 @@ from octave.cli.outcomes import each, report
 from octave.cli.site import open_site
 from octave.cli.site_options import (
     AgeOption,
+    ArgsInOption,
     EnvFileOption,
     EnvOption,
     NoStartOption,
+    OnlyAskedOption,
     RegistryOption,
     YesOption,
 )
 from octave.errors import OctaveError, UsageError
+from octave.packages import assignments, own, project_indexes, sync, variables
 from octave.packages import install as story
-from octave.packages import own, project_indexes, sync, variables
 from octave.packages.entries import Entry
 from octave.packages.install import Outcome, Request
 from octave.packages.own import Own
@@ -46,8 +50,11 @@ def install(
     env: EnvOption = None,
     env_file: EnvFileOption = None,
     arg: Annotated[
-        list[str] | None, typer.Option("--arg", help="An argument for the server; repeatable.")
+        list[str] | None,
+        typer.Option("--arg", help="An argument, or a `{ secret = ... }`; repeatable."),
     ] = None,
+    args_in: ArgsInOption = None,
+    only_asked: OnlyAskedOption = False,
     name: Annotated[str | None, typer.Option("--as", help="Call it this.")] = None,
     executable: Annotated[
         str | None, typer.Option("--bin", help="Which of the package's executables.")
@@ -97,16 +104,21 @@ def install(
     """
     terms = manners(context)
     allowed = [allow_scripts, allow_build]
-    _check_words(names or [], [arg, env, env_file, name, executable, *allowed], locked=locked)
+    _check_words(
+        names or [], [arg, args_in, env, env_file, name, executable, *allowed], locked=locked
+    )
     if remote or any(map(_is_address, names or [])):
-        without = [arg, env, env_file, executable, locked, offline, dry_run, *allowed]
+        without = [arg, args_in, env, env_file, executable, locked, offline, dry_run, *allowed]
         _check_remote(names or [], without, remote=remote)
     if client:
         _require_tools(client)
     known = variables.read_file(env_file) if env_file else {}
     answers = Answers(tuple(env or ()), known, ask if can_ask(yes=yes) else None)
+    answers = replace(answers, only_known=only_asked)
     consent = consent_of(terms, yes=yes)
-    request = Request("", name, tuple(arg or ()), answers, executable, consent=consent)
+    args = tuple(map(assignments.argument, arg or ())) or _args_in(args_in)
+    request = Request("", name, args, bool(arg), answers=answers, executable=executable)
+    request = replace(request, consent=consent)
     request = replace(request, scripts=_listed(allow_scripts), builds=_listed(allow_build))
     began = time.monotonic()
     with open_site(
@@ -121,7 +133,7 @@ def install(
             site.bench.note(text)
         if dry_run:
             found = _rehearse(names or [], request, site, locked=locked)
-            return dry_run_report(terms, found, time.monotonic() - began)
+            return _report_rehearsed(terms, found, time.monotonic() - began, client or ())
         if names:
             agrees = address_consent(terms, yes=yes) if remote else None
             act = partial(_install, request=request, site=site, agrees=agrees)
@@ -134,12 +146,38 @@ def install(
     return report(terms, outcomes, took_s, check=check)
 
 
+def _args_in(variable: str | None) -> tuple[str, ...]:
+    """Return the arguments in the environment's `variable`, which nothing started here inherits."""
+    if variable is None:
+        return ()
+    try:
+        found = json.loads(os.environ.pop(variable, ""))
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(word, str) for word in found):
+        raise UsageError(f"`{variable}` is no JSON array of arguments")
+    return tuple(found)
+
+
 def _require_tools(ids: Sequence[str]) -> None:
     # Imported late, here and below: an installation for CI connects nothing.
     from octave.cli import client as clients
 
     for one in ids:
         clients.tool_of(one)
+
+
+def _report_rehearsed(
+    terms: Manners, found: Sequence[Rehearsed], took_s: float, ids: Sequence[str]
+) -> int:
+    if not ids or any(one.error for one in found):
+        return dry_run_report(terms, found, took_s)
+    from octave.cli import client as clients
+
+    lent = clients.lend(ids, terms, dry_run=True)
+    more = {"clients": clients.rows(lent, dry_run=True)}
+    code = dry_run_report(terms, found, took_s, more=more)
+    return code or clients.tell_lent(terms, lent, dry_run=True)
 
 
 def _report_lent(

@@ -1,5 +1,6 @@
 """`list`: the servers of a workspace, running or not."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +10,8 @@ from octave.cli.options import manners
 from octave.cli.output import safe, tell, write_json
 from octave.errors import OctaveError, RuntimeNotRunning
 from octave.home import Workspace
-from octave.packages import manifest, store, workspaces
+from octave.packages import containers, manifest, store, workspaces
+from octave.packages.ecosystems.base import Bench
 from octave.packages.manifest import ServerEntry
 from octave.packages.store import Record
 from octave.remote import Remote
@@ -80,10 +82,24 @@ def _record(workspace: Workspace, name: str, folder: str) -> Record | None:
         return None
 
 
+def _has_lost_image(workspace: Workspace, record: Record) -> bool:
+    """Whether docker or podman have no more what `record` starts; says so."""
+    if record.kind != "oci":
+        return False
+    image = containers.reference(record.package, record.integrity)
+    # Neither docker nor podman lies in the home, so the path is whole.
+    if not containers.is_gone(record.command[0], image, Bench(workspace.home, os.environ)):
+        return False
+    tell(f"warning: {safe(containers.gone(record.name, image))}; hint: octave install")
+    return True
+
+
 def _row(
     workspace: Workspace, server: ServerEntry, folder: str | None, alive: dict[str, Any]
 ) -> dict[str, Any]:
     record = _record(workspace, server.name, folder) if folder else None
+    if record is not None and alive.get("pid") is None and _has_lost_image(workspace, record):
+        alive = {**alive, "state": "failed"}
     if server.package is not None:
         kind = server.package.partition(":")[0]
         state = "idle" if record else "failed"

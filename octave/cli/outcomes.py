@@ -1,12 +1,12 @@
 """What became of several servers: told one by one, or as one JSON document; and the exit code."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from octave.cli import render
 from octave.cli.options import Manners
 from octave.cli.output import safe, tell, tell_error, write, write_json
-from octave.errors import OctaveError, StartFailed, storage_told
+from octave.errors import OctaveError, StartFailed, common_code, storage_told
 from octave.packages.install import Outcome
 
 _NEW = frozenset({"installed", "added"})
@@ -53,12 +53,6 @@ def report(
     if check and any(o.status in {*_NEW, "present"} and not o.checked for o in outcomes):
         failures.append(StartFailed("it could not be checked"))
     return common_code(failures)
-
-
-def common_code(failures: Iterable[OctaveError]) -> int:
-    """Return the exit code that all `failures` have, else 1; 0 for none."""
-    codes = {error.exit_code for error in failures}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
 
 
 def tell_outcome(outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from octave.cli.options import manners
 from octave.cli.output import safe, tell, tell_error, write_json
 from octave.cli.site import open_site
 from octave.cli.site_options import AgeOption
+from octave.errors import common_code
 from octave.packages import outdated as story
 from octave.packages.outdated import Standing
 
@@ -40,8 +41,7 @@ def outdated(
         is_known = not any(standing.notes for standing in found)
         if not rows and not failures and is_known and not terms.quiet:
             tell("every server is as new as it can be")
-    codes = {error.exit_code for error in failures}
-    return codes.pop() if len(codes) == 1 else 1 if codes or rows else 0
+    return common_code(failures) or int(bool(rows))
 
 
 def _cells(row: Standing) -> tuple[str, str, str, str]:

@@ -16,7 +16,7 @@ from octave.cli.site_options import (
     HeaderEnvOption,
     HeaderOption,
 )
-from octave.errors import NotFound, OctaveError, UsageError, did_you_mean
+from octave.errors import NotFound, OctaveError, UsageError, common_code, did_you_mean
 from octave.home import Workspace
 from octave.packages import manifest, registries, registry_edit, store, workspaces
 from octave.packages.info import BUNDLED
@@ -246,8 +246,7 @@ def _report(
             tell(f"no registry is configured; `octave registry add {OFFICIAL}` adds one")
         elif not terms.quiet and not failures:
             tell(f"done in {took_s:.1f} s")
-    codes = {error.exit_code for error in failures}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(failures)
 
 
 def _tell_change(terms: Manners, name: str, change: Change) -> None:

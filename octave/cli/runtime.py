@@ -18,6 +18,7 @@ from octave.errors import (
     RuntimeNotRunning,
     ServerNotFound,
     UsageError,
+    common_code,
     did_you_mean,
     from_json,
 )
@@ -181,8 +182,7 @@ def _show_results(terms: Manners, answer: dict[str, Any]) -> int:
             _show_result(result)
         if answer["tookSeconds"] > SLOW_S and not terms.quiet:
             tell(f"took {answer['tookSeconds']:.1f} s")
-    codes = {from_json(result["error"]).exit_code for result in results if result.get("error")}
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(from_json(result["error"]) for result in results if result.get("error"))
 
 
 def _show_result(result: dict[str, Any]) -> None:

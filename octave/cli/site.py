@@ -1,8 +1,9 @@
 """Where package verbs act: the workspace, with all that installing takes and shows."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 from octave.cli import render
 from octave.cli.options import Manners
@@ -16,6 +17,9 @@ from octave.packages.offered import Offered
 from octave.packages.placement import Site
 from octave.packages.registries import Asking, of_workspace
 from octave.packages.release_age import release_age
+
+Counted = Callable[[int, int, str], None]
+"""As `Bench.counted`."""
 
 SUSPICIONS = 5
 """So many suspicious texts are told at an installation."""
@@ -41,7 +45,7 @@ def open_site(
     """
     workspace = terms.workspace(may_be_missing=creates)
     age = release_age(min_age)
-    with _steps(terms) as step:
+    with _steps(terms) as (step, counted):
         yield Site(
             workspace=workspace,
             registry=of_workspace(
@@ -56,6 +60,7 @@ def open_site(
                 workspace.manifest.parent,
                 _note(terms) if terms.verbose else lambda _: None,
                 min_age=age,
+                counted=counted,
             ),
             check=lambda spec: _looked_at(workspace, spec.name, check_once(spec), _note(terms)),
             changed=lambda: reload(workspace),
@@ -103,11 +108,38 @@ def _looked_at(
     return found
 
 
-def _steps(terms: Manners) -> AbstractContextManager[Callable[[str], None]]:
-    """Return what shows the steps of longer work; with `--json -v` each is a line of JSON."""
-    if terms.as_json and terms.verbose:
-        return nullcontext(lambda step: tell(json_text({"progress": step})) if step else None)
-    return render.progress(quiet=terms.quiet or terms.as_json)
+@contextmanager
+def _steps(terms: Manners) -> Iterator[tuple[Callable[[str], None], Counted]]:
+    """Yield what shows the steps of longer work, and how much of one is done.
+
+    With `--json -v` each is a line of JSON.
+    """
+    now = ""
+
+    def named(step: str) -> None:
+        nonlocal now
+        now = step
+        show(step)
+
+    def told(step: str) -> None:
+        if step:
+            tell(json_text({"progress": step}))
+
+    def counted(done: int, total: int, unit: str) -> None:
+        if is_told:
+            said = {"progress": now, "done": done, "total": total, "unit": unit}
+            tell(json_text(said))
+        elif sys.stderr.isatty():
+            shown = render.size if unit == "bytes" else str
+            show(f"{now}: {shown(done)} of {shown(total)}")
+
+    is_told = terms.as_json and terms.verbose
+    with (
+        nullcontext(told)
+        if is_told
+        else render.progress(quiet=terms.quiet or terms.as_json) as show
+    ):
+        yield named, counted
 
 
 def _note(terms: Manners) -> Callable[[str], None]:

@@ -26,6 +26,16 @@ EnvOption = Annotated[
 EnvFileOption = Annotated[
     Path | None, typer.Option("--env-file", help="Variables, a `KEY=VALUE` each line.")
 ]
+ArgsInOption = Annotated[
+    str | None,
+    typer.Option("--args-in", metavar="VARIABLE", hidden=True, help="All arguments, as JSON."),
+]
+"""How a runtime gives them: unlike argv, the environment is read by its owner alone."""
+OnlyAskedOption = Annotated[
+    bool,
+    typer.Option("--only-asked", hidden=True, help="No variables but those that it asks for."),
+]
+"""What whoever asks a runtime may give."""
 HeaderOption = Annotated[
     list[str] | None,
     typer.Option("--header", metavar="'K: V'", help="Sent to the address; repeatable."),

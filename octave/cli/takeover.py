@@ -27,7 +27,14 @@ from octave.clients.plan import Left, Look, Row, rows, written
 from octave.clients.records import digest
 from octave.clients.table import CLIENTS, Scope
 from octave.clients.takeover import Result, take
-from octave.errors import MissingAnswer, NotFound, OctaveError, UsageError, did_you_mean
+from octave.errors import (
+    MissingAnswer,
+    NotFound,
+    OctaveError,
+    UsageError,
+    common_code,
+    did_you_mean,
+)
 from octave.home import Workspace
 from octave.packages import manifest, variables, workspaces
 from octave.packages.install import Outcome
@@ -315,18 +322,17 @@ def _report(
     took_s: float,
 ) -> int:
     outcomes = [result.outcome for result in results]
-    failed = [change for _, _, change in moves if isinstance(change, OctaveError)]
-    codes = {each.error.exit_code for each in outcomes if each.error is not None}
-    codes |= {error.exit_code for error in failed}
+    failed = [each.error for each in outcomes if each.error is not None]
+    failed += [change for _, _, change in moves if isinstance(change, OctaveError)]
     if terms.as_json:
         write_json(_document(plan, results, moves, took_s, dry_run=False))
     else:
         for outcome in outcomes:
             tell_outcome(outcome)
         page.tell_moves(moves, quiet=terms.quiet)
-        if not codes and not terms.quiet:
+        if not failed and not terms.quiet:
             tell(f"done in {took_s:.1f} s")
-    return codes.pop() if len(codes) == 1 else min(len(codes), 1)
+    return common_code(failed)
 
 
 def _document(

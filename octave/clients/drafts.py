@@ -18,7 +18,7 @@ from octave.clients.entry import ALLOW, DENY, HEADERS, Entry
 from octave.clients.launchers import Bridge, Kept, Package
 from octave.clients.references import Copied, Meaning, Question, Unclear
 from octave.errors import OctaveError, UsageError
-from octave.packages import entries, variables
+from octave.packages import entries, secret_arguments, variables
 from octave.packages.entries import PackageChoice
 from octave.packages.imitation import imitated
 from octave.packages.names import check_header, check_variable
@@ -175,7 +175,7 @@ def _addressed(url: str, headers: Mapping[str, Word]) -> Draft:
 
 
 def _header(name: str, value: Meaning) -> Word:
-    return _word(name, value, label=_label(name))
+    return _word(name, value, label=secret_arguments.label(name))
 
 
 def _local(entry: Entry, known: Known) -> Draft:
@@ -315,26 +315,19 @@ def _without(args: Sequence[Meaning], fixed: Sequence[str]) -> list[Meaning]:
 
 
 def _arguments(words: Sequence[Meaning], choice: PackageChoice | None) -> tuple[Word, ...]:
-    named = {a.name: a.secret for a in choice.arguments if a.name} if choice else {}
-    bare = any(a.secret and a.name is None for a in choice.arguments) if choice else False
     found: list[Word] = []
-    flag = ""
-    for number, word in enumerate(words, 1):
-        is_flag = isinstance(word, str) and re.match(r"--?[A-Za-z]", word) is not None
-        name = word.partition("=")[0] if isinstance(word, str) and is_flag else flag
-        label = _label(name) or f"ARG{number}"
-        if is_flag and isinstance(word, str) and "=" not in word:
+    places = secret_arguments.places(words, choice.arguments if choice else ())
+    for number, (word, place) in enumerate(zip(words, places, strict=True), 1):
+        name = place.option
+        label = secret_arguments.label(name) or f"ARG{number}"
+        if isinstance(word, str) and not place.has_value:
             found.append(word)
-            flag = word
-            continue
-        said = named.get(name) if name else (bare or None)
-        if is_flag and isinstance(word, str):
+        elif isinstance(word, str) and name and word.startswith(f"{name}="):
             inner = word.partition("=")[2]
-            why = looks.why_secret(name, inner, said=said)
+            why = looks.why_secret(name, inner, said=place.said)
             found.append(Secret(word, label, why) if why else word)
         else:
-            found.append(_word(name, word, label=label, said=said))
-        flag = ""
+            found.append(_word(name, word, label=label, said=place.said))
     return tuple(found)
 
 
@@ -351,10 +344,6 @@ def _word(name: str, value: Meaning, *, label: str, said: bool | None = None) ->
     if why is not None and isinstance(value, Copied):
         why += f", and is a copy of {', '.join(f'`{each}`' for each in value.names)} as it is now"
     return Secret(text, label, why) if why else text
-
-
-def _label(name: str) -> str:
-    return re.sub(r"[^A-Z0-9]+", "_", name.upper()).strip("_")
 
 
 def _is_octave(words: Sequence[Meaning]) -> bool:

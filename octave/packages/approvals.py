@@ -53,12 +53,9 @@ def locked(workspace: Workspace) -> Mapping[str, Approved]:
     Raises:
         IntegrityFailed: it then turns out to be damaged, or cannot be read.
     """
-    try:
-        content = workspace.lockfile.read_bytes()
-    except FileNotFoundError:
+    content = lockfile.read_bytes(workspace.lockfile)
+    if content is None:
         return {}
-    except OSError as error:
-        raise IntegrityFailed(f"cannot read `{workspace.lockfile}`: {error.strerror}") from error
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
     cache = copy_of_lock(workspace)
     with contextlib.suppress(OSError, ValueError, RecursionError):

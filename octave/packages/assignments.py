@@ -9,11 +9,13 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from octave import settings
 from octave.errors import UsageError, nearest
+from octave.packages import secret_arguments
 from octave.packages.entries import PackageChoice
 from octave.packages.manifest import SERVER_KEYS
 from octave.packages.variables import is_secret, is_secret_header
-from octave.settings import WrongValue
+from octave.settings import REFERENCE_KINDS, Value, WrongValue
 
 Keys = tuple[str, ...]
 """`("auto_start",)`, or `("env", "MODE")`."""
@@ -56,6 +58,21 @@ def split(key: str) -> Keys:
     return (first, rest)
 
 
+def argument(text: str) -> Value:
+    """Return `text`, an argument of a server; where it is a reference as TOML has it, that.
+
+    Raises:
+        UsageError: a reference that the manifest could not hold.
+    """
+    found = _toml(text)
+    if not (isinstance(found, dict) and len(found) == 1 and found.keys() <= {*REFERENCE_KINDS}):
+        return text
+    try:
+        return settings.value(found)
+    except WrongValue as error:
+        raise UsageError(error.text.replace("{}", f"`{text}`", 1)) from None
+
+
 def require_no_secret(
     server: str, values: Mapping[Keys, object], known: PackageChoice | None
 ) -> None:
@@ -64,6 +81,9 @@ def require_no_secret(
     Raises:
         UsageError: one is; its value is not repeated.
     """
+    args = SERVER_KEYS["args"][1](values.get(("args",), []))
+    hidden = secret_arguments.hide(server, args, known)
+    secret_arguments.require_hidden(hidden, f"octave set {server}", "args=")
     for keys, value in _flat(values):
         is_hidden = is_secret(keys[-1], known) if keys[0] == "env" else is_secret_header(keys[-1])
         if is_hidden and isinstance(value, str):

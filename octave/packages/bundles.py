@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from octave.errors import OctaveError
 from octave.home import Workspace
 from octave.packages import manifest, manifest_edit, workspaces
 from octave.packages.ecosystems.base import Bench
@@ -42,6 +43,27 @@ def known_of(package: str, known: PackageChoice | None, bench: Bench) -> Package
         variables=(*own, *told.values()),
         default_env={**bundle.env, **defaults, **base.default_env},
     )
+
+
+def opened(entry: Entry, bench: Bench) -> Entry:
+    """Return `entry` with the variables that its bundle asks for; it is fetched.
+
+    One that is installed from something else stays as it is.
+
+    Raises:
+        IntegrityFailed, PackageNotFound, RegistryUnreachable, InstallFailed: as `known_of`.
+    """
+    try:
+        preferred = entry.preferred()
+    except OctaveError:
+        return entry
+    if preferred.kind != "mcpb":
+        return entry
+    asked = known_of(preferred.identifier, preferred, bench).variables
+    packages = (
+        replace(each, variables=asked) if each is preferred else each for each in entry.packages
+    )
+    return replace(entry, packages=tuple(packages))
 
 
 def is_file(text: str) -> bool:

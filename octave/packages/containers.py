@@ -41,6 +41,8 @@ TOOL_VARIABLES = re.compile(
 
 _ASK_TIMEOUT_S = 30.0
 """A daemon that is being woken takes seconds."""
+_LOOK_TIMEOUT_S = 5.0
+"""For whoever only lists servers."""
 _PULL_TIMEOUT_S = 3600.0
 """Images of gigabytes over slow lines."""
 _RESERVED = re.compile(
@@ -61,6 +63,11 @@ _NO_IMAGE = re.compile(
     r"|^\S*:? ?denied|unauthorized|authentication required",
     re.IGNORECASE | re.MULTILINE,
 )
+_GONE = re.compile(
+    r"no such image|image not known|unable to find image|identifier is not an image", re.IGNORECASE
+)
+_ENGINE_FAILED = 125
+"""The exit code of `docker run` and `podman run` that is their own, not the container's."""
 _NO_PLATFORM = re.compile(r"no matching manifest|no image found in (?:manifest list|image index)")
 
 
@@ -284,6 +291,33 @@ def is_there(path: str, reference: str, bench: "Bench") -> bool:
         return inspect(Tool(path, "docker"), reference, bench) is not None
     except InstallFailed:
         return False
+
+
+def is_gone(path: str, reference: str, bench: "Bench") -> bool:
+    """Whether the tool at `path` says that it does not have the image; blocks.
+
+    One that does not answer says nothing.
+    """
+    words = [path, "image", "inspect", reference]
+    try:
+        said = run(words, cwd=Path("/"), environ=bench.environ, timeout_s=_LOOK_TIMEOUT_S)
+    except InstallFailed:
+        return False
+    return said.exit_code != 0 and _GONE.search(said.tail) is not None
+
+
+def gone(server: str, reference: str) -> str:
+    """Return what is wrong with a `server` whose image was removed, a sentence."""
+    return f"the image of `{server}`, `{reference}`, is not on this machine any more"
+
+
+def explained(error: StartFailed, server: str, reference: str) -> StartFailed:
+    """Return the `error` of a start by docker or podman, which says so when the image is gone."""
+    lines = map(str, error.details.get("stderrTail") or ())
+    if error.details.get("exitCode") != _ENGINE_FAILED or not any(map(_GONE.search, lines)):
+        return error
+    details = {**error.details, "permanent": True}
+    return StartFailed(gone(server, reference), hint="octave install", details=details)
 
 
 def require_digest(image: Image, digest: str, reference: str) -> None:

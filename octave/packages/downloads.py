@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import ipaddress
 import os
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,11 @@ from octave.packages.registry_http import is_private_way
 if TYPE_CHECKING:
     import httpx
 
+Counted = Callable[[int, int], None]
+"""Takes how many bytes have come, and how many there are by the server's account."""
+
+COUNT_S = 0.5
+"""How often that is told."""
 _CHUNK_BYTES = 256 * 2**10
 
 
@@ -69,11 +75,12 @@ def open_file(
     *,
     offline: bool,
     begins: Callable[[], None] = lambda: None,
+    counted: Counted = lambda _done, _total: None,
     limits: Limits = Limits(),
 ) -> BinaryIO:
     """Return the verified file, open at its start, from the cache `folder` or the network.
 
-    `begins` is called before the network is used.
+    `begins` is called before the network is used, `counted` while it is.
 
     Raises:
         IntegrityFailed: what arrives is something else.
@@ -105,7 +112,7 @@ def open_file(
     descriptor, unfinished = temporary(folder / wanted.sha256[:16], 0o600)
     try:
         with os.fdopen(descriptor, "w+b") as made:
-            _Download(wanted, limits).into(made)
+            _Download(wanted, limits, counted).into(made)
             made.flush()
             unfinished.replace(path)
     except BaseException:
@@ -162,7 +169,8 @@ def _path(sha256: str, folder: Path) -> Path:
 class _Download:
     """One download, with everything that is allowed to it."""
 
-    def __init__(self, wanted: Wanted, limits: Limits) -> None:
+    def __init__(self, wanted: Wanted, limits: Limits, counted: Counted) -> None:
+        self._counted = counted
         self._wanted = wanted
         self._limits = limits
         self._deadline = time.monotonic() + limits.total_s
@@ -254,6 +262,8 @@ class _Download:
         file.seek(0)
         file.truncate()
         digest, left_bytes = hashlib.sha256(), self._limits.file_bytes
+        length, tells_s = response.headers.get("content-length", ""), 0.0
+        told = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
         # As it comes: what drips would never fill a larger piece.
         for chunk in response.iter_raw():
             left_bytes -= len(chunk)
@@ -264,6 +274,9 @@ class _Download:
                 raise self._trouble(f"took longer than {self._limits.total_s:.0f} s")
             digest.update(chunk)
             file.write(chunk)
+            if told and time.monotonic() >= tells_s:
+                tells_s = time.monotonic() + COUNT_S
+                self._counted(self._limits.file_bytes - left_bytes, told)
         return digest.hexdigest()
 
     def _trouble(self, what: str) -> InstallFailed:

@@ -124,6 +124,12 @@ class PackageChoice:
         )
 
     @property
+    def asked_env(self) -> frozenset[str]:
+        """Names of all variables that it knows."""
+        groups = (name for group in self.env_one_of for name in group)
+        return frozenset((*(variable.name for variable in self.variables), *groups))
+
+    @property
     def secret_env(self) -> frozenset[str]:
         """Names of the variables whose values are secret."""
         return frozenset(variable.name for variable in self.variables if variable.secret)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from octave.packages import secret_arguments
 from octave.packages.entries import Argument, Entry, PackageChoice, Remote, Variable
 from octave.packages.names import joined_image
 
@@ -87,8 +88,17 @@ def install_command(request: str, choice: PackageChoice) -> str:
         words += ["-e", name]
     for argument in choice.required_arguments:
         words += [f"--arg={argument.name}"] if argument.name else []
-        words += ["--arg", _placeholder(argument)]
+        words += ["--arg", _given(request.rpartition("/")[2], argument)]
     return " ".join(words)
+
+
+def _given(server: str, argument: Argument) -> str:
+    """Return how the value of `argument` is typed; a secret is not."""
+    shown = _placeholder(argument)
+    if not argument.secret:
+        return shown
+    key = f"{server}/{secret_arguments.label(argument.name or shown)}"
+    return shlex.quote(f'{{ secret = "{key}" }}')
 
 
 def server_command(choice: PackageChoice) -> str:

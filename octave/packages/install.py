@@ -5,7 +5,6 @@ the version's folder, then octave.lock. A crash anywhere before leaves the previ
 """
 
 import errno
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +19,7 @@ from octave.packages import (
     manifest,
     manifest_edit,
     offered,
+    secret_arguments,
     store,
     variables,
     workspaces,
@@ -42,6 +42,10 @@ class Request:
     """As `meant` reads it, a folder as it is typed, or the path of a bundle."""
     name: str | None = None
     args: tuple[Value, ...] = ()
+    args_were_typed: bool = False
+    """They stood on a command line, where others can read them."""
+    arg_secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Those that `args` refer to, for the secret store; `wish_of` takes them out of the text."""
     answers: Answers = field(default_factory=Answers)
     executable: str | None = None
     given: Given | None = None
@@ -92,8 +96,6 @@ def install(request: Request, site: Site) -> Outcome:
     request, choice, name = wish_of(request, site)
     for note in choice.entry.notes_for(choice.known) if choice.entry and choice.known else ():
         site.bench.note(note)
-    for secret in variables.open_secrets(choice.known, request.args):
-        site.bench.note(_kept_out(name, secret))
     home = site.workspace.home
     before = manifest.load(site.workspace.manifest)
     workspaces.require_trust(site.workspace, before)
@@ -103,11 +105,13 @@ def install(request: Request, site: Site) -> Outcome:
     given = request.given or variables.sort(
         name, request.answers, choice.known, site.bench.environ, _settled(before, name)
     )
+    request = _with_asked(request, choice, name, before)
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(site.workspace.manifest)
         workspaces.require_trust(site.workspace, wanted)
         server = as_wanted(wanted, choice, request, name, given)
-        with stored(Secrets(home), given.secrets) as kept, undone_on_error(name, site):
+        secrets = {**given.secrets, **request.arg_secrets}
+        with stored(Secrets(home), secrets) as kept, undone_on_error(name, site):
             tell_place(kept, site)
             pin = lockfile.read(site.workspace.lockfile).pins.get(name)
             pin = pin if answers(pin, server) and not choice.names_folder else agreed
@@ -125,7 +129,8 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
     """Return `request` with what a registry adds to it, what it means, and the server's name.
 
     Raises:
-        UsageError: it allows what its kind of package does not do, or gives no usable name.
+        UsageError: it allows what its kind of package does not do, gives no usable name, or a
+            secret was typed.
         ServerNotFound, Ambiguous, RegistryUnreachable, InstallFailed: as `meant`.
     """
     request = replace(request, text=bundles.from_file(request.text, site.bench))
@@ -138,13 +143,34 @@ def wish_of(request: Request, site: Site) -> tuple[Request, Choice, str]:
         # What that registry knows is needed again when it is resolved anew, without a lockfile too.
         request = replace(request, keys={"registry_name": choice.entry.name, **request.keys})
     allowed.require_names(choice, request.text, request.scripts, request.builds)
-    return request, choice, _name_for(request, choice)
+    name = _name_for(request, choice)
+    hidden = secret_arguments.hide(name, request.args, choice.known)
+    if request.args_were_typed:
+        command = f"octave install {shlex.quote(request.text)}"
+        secret_arguments.require_hidden(hidden, command, "--arg ")
+    if hidden.names:
+        site.bench.note(secret_arguments.told(hidden))
+    if said := secret_arguments.passed_on(choice.known):
+        site.bench.note(said)
+    return replace(request, args=hidden.args, arg_secrets=hidden.secrets), choice, name
+
+
+def _with_asked(request: Request, choice: Choice, name: str, before: Manifest) -> Request:
+    """Return `request` with the secret arguments that a person answers with, where none are."""
+    server = before.servers.get(name)
+    ask, has_some = request.answers.ask, bool(request.args or (server and server.args))
+    if ask is None or has_some:
+        return request
+    words = secret_arguments.asked(choice.known, ask)
+    hidden = secret_arguments.hide(name, words, choice.known)
+    return replace(request, args=hidden.args, arg_secrets=hidden.secrets)
 
 
 def _agreed(
     request: Request, choice: Choice, name: str, before: Manifest, site: Site
 ) -> Pin | None:
-    """Return the pin that somebody agreed to; None where there is nothing to agree to.
+    """Return the pin that somebody agreed to; None where there is nothing to agree to, or where
+    only code of it can tell the pin, which runs once they agree.
 
     What stands in the manifest or in the lockfile was agreed to by whoever wrote it there.
 
@@ -168,7 +194,9 @@ def _agreed(
     server = as_wanted(before, choice, request, name, given)
     store.prepare(site.workspace.home)
     with store.locked(site.workspace.home, name, site.bench.progress):
-        pin = resolved(choice, server, site)
+        # Whoever says no must not have had its build code run.
+        bench = replace(site.bench, runs_code=not consent.can_ask)
+        pin = resolved(choice, server, replace(site, bench=bench))
         allowed.require_there(pin, request.scripts, request.builds)
         staging = store.stage(site.workspace.home, name)
         try:
@@ -181,7 +209,7 @@ def _agreed(
             f"`{name}` was not installed, as you said",
             hint=f"octave install {shlex.quote(request.text)} --dry-run",
         )
-    return pin
+    return pin if pin.integrity else None
 
 
 def resolved(choice: Choice, server: ServerEntry, site: Site) -> Pin:
@@ -291,16 +319,6 @@ def keep_offered(site: Site, placed: Placed) -> None:
         site.workspace.prepare()
         path = site.workspace.catalogue(placed.pin.name)
         offered.save(path, placed.offered, placed.pin.version, placed.pin.graph_digest)
-
-
-def _kept_out(name: str, secret: str) -> str:
-    """Return how an argument that is a secret gets out of the manifest again."""
-    key = re.sub(r"[^A-Z0-9]+", "_", secret.upper()).strip("_")
-    return (
-        f"`{secret}` is a secret, and stands in `octave.toml` now; to keep it out: "
-        f"`octave secret set {name} {key}`, then "
-        f"`octave set {name} args='{{ secret = \"{name}/{key}\" }}'`"
-    )
 
 
 def tell_place(kept: Sequence[Kept], site: Site) -> None:

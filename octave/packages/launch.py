@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Protocol
 
-from octave.errors import OctaveError
+from octave.errors import OctaveError, StartFailed
 from octave.packages.definitions import Approved
 
 
@@ -114,6 +114,11 @@ class Endpoint:
     """Names of headers whose values must not be shown anywhere."""
 
 
+def _as_it_is(error: StartFailed) -> StartFailed:
+    """There is nothing more to say."""
+    return error
+
+
 def _nothing() -> None:
     """Nobody has to do anything."""
 
@@ -150,6 +155,8 @@ class LaunchSpec:
     """The elements of `argv` of which that is true."""
     endpoint: Endpoint | None = None
     """Of a remote server, which has no process: `argv` is then empty."""
+    explain: Callable[[StartFailed], StartFailed] = field(default=_as_it_is, repr=False)
+    """Gives the error of a start that failed as somebody who knows the program would say it."""
     before_start: Callable[[], None] = field(default=_nothing, repr=False)
     """Called in the event loop of the runtime, each time before its process is started."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from octave.errors import StartFailed
 from octave.home import Workspace, private_folder
 from octave.packages import containers, node_flags, store, templates
 from octave.packages.manifest import ServerEntry
@@ -40,6 +41,14 @@ class Place:
             return self.command()
         words = store.absolute(self.record.command, self.folder, self.workspace.home)
         return containers.command(self._run(words[0]))
+
+    def explain(self, error: StartFailed) -> StartFailed:
+        """Return the `error` of a start as this kind of package has it."""
+        record = self.record
+        if record.kind != "oci":
+            return error
+        image = containers.reference(record.package, record.integrity)
+        return containers.explained(error, self.server.name, image)
 
     def fixed(self, lookup: Lookup) -> tuple[str, ...]:
         """Return the arguments of the record; `lookup` gives what a bundle takes from variables."""

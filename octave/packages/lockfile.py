@@ -104,15 +104,24 @@ def read(path: Path) -> Lock:
         IntegrityFailed: it cannot be read, is of a newer format, lacks a hash, or a digest in it
             does not match.
     """
+    content = read_bytes(path)
+    return Lock("", {}) if content is None else parse(content, path)
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Return the lockfile at `path` as it is; None when there is none.
+
+    Raises:
+        IntegrityFailed: it cannot be read.
+    """
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
-        return Lock("", {})
+        return None
     except OSError as error:
         raise IntegrityFailed(
             f"cannot read `{path}`: {error.strerror}", hint=storage_hint(error)
         ) from error
-    return parse(content, path)
 
 
 @functools.lru_cache(maxsize=1)  # read again for each server: ten of them take 50 ms each time

@@ -43,6 +43,11 @@ class Plan:
     """A known package that this one may be mistaken for."""
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all is known; else the rest is, once its build code was run."""
+        return bool(self.pin.integrity)
+
+    @property
     def is_curated(self) -> bool:
         """Whether the bundled registry stands for it."""
         return self.choice.entry is not None and not self.choice.entry.registry
@@ -78,7 +83,7 @@ class Plan:
 
     @property
     def builds(self) -> frozenset[str]:
-        """Packages that are built from source, a folder of Python's too: it was, to be locked."""
+        """Packages that are built from source, a folder of Python's too, to be locked."""
         has_built = self.choice.kind == "folder" and bool(buildable(self.pin.graph))
         own = {self.choice.source} if has_built else set()
         return marked(self.pin.graph, "build") | own
@@ -88,7 +93,7 @@ class Plan:
         return {
             "package": self.choice.source,
             "range": self.choice.version_range,
-            "integrity": self.pin.integrity,
+            "integrity": self.pin.integrity or None,
             "standing": self.standing,
             "registry": (self.choice.entry.registry or "bundled") if self.choice.entry else None,
             "publisher": {
@@ -97,7 +102,7 @@ class Plan:
                 "page": self.told.page or None,
             },
             "command": list(self.command) or None,
-            "packages": len(self.pin.graph),
+            "packages": len(self.pin.graph) if self.is_whole else None,
             "variables": [
                 {
                     "name": one.name,
@@ -162,7 +167,8 @@ def plan_of(pin: Pin, choice: Choice, server: ServerEntry, site: Site, staging: 
     Raises:
         RegistryUnreachable, InstallFailed: nobody can tell, or no toolchain fits.
     """
-    told = preview(pin, server.version, staging, site.bench)
+    is_whole = bool(pin.integrity)
+    told = preview(pin, server.version, staging, site.bench) if is_whole else Preview()
     return Plan(
         pin,
         choice,

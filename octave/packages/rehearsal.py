@@ -1,6 +1,7 @@
 """What an installation would do, found out without doing it.
 
-Resolved for real; written are only Octave's caches. A node that is missing here lands in a scratch
+Resolved for real, but for what only code of a package could tell: none of it runs, not even to
+build it. Written are only Octave's caches. A node that is missing here lands in a scratch
 folder, and goes with it.
 """
 
@@ -94,7 +95,9 @@ def _rehearsed(server: ServerEntry, choice: Choice, site: Site) -> Rehearsed:
         (folder / "plan").mkdir()
         plan = plan_of(pin, choice, server, site=scratch, staging=folder / "plan")
         is_present = store.find(site.workspace.home, server.name, pin.folder) is not None
-        size = 0 if is_present else download_bytes(pin, folder / "plan", scratch.bench)
+        size = 0 if is_present else None
+        if not is_present and plan.is_whole:
+            size = download_bytes(pin, folder / "plan", scratch.bench)
         # Where it really would lie.
         real = str(site.workspace.home.root)
         scratch_root = str(scratch.bench.home.root)
@@ -120,4 +123,4 @@ def _scratch(site: Site) -> Iterator[tuple[Path, Site]]:
             shared = home.runtimes / node.relative_to(real.runtimes)
             shared.parent.mkdir(parents=True, exist_ok=True)
             shared.symlink_to(node)
-        yield Path(name), replace(site, bench=replace(site.bench, home=home))
+        yield Path(name), replace(site, bench=replace(site.bench, home=home, runs_code=False))

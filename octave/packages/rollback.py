@@ -1,5 +1,6 @@
 """Rollback: the lockfile names a version again that lies on disk; nothing is fetched or built."""
 
+import shlex
 from dataclasses import replace
 
 from octave.errors import InstallFailed, OctaveError, UsageError, VersionNotFound
@@ -18,6 +19,7 @@ from octave.packages import (
 from octave.packages.install import Outcome
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.names import split_package
 from octave.packages.placement import Site, brought_up_to, can_run
 from octave.packages.resolve import answers
 from octave.packages.store import Record
@@ -77,19 +79,36 @@ def _target(server: ServerEntry, version: str | None, current: Pin | None, site:
     fitting = [folder for folder, pin in there.items() if pin.version == version]
     if version is not None and fitting:
         return there[before if before in fitting else fitting[-1]]
-    raise _not_there(server.name, version, sorted({pin.version for pin in there.values()}))
+    raise _not_there(server, version, sorted({pin.version for pin in there.values()}))
 
 
-def _not_there(name: str, version: str | None, versions: list[str]) -> VersionNotFound:
+def _not_there(server: ServerEntry, version: str | None, versions: list[str]) -> VersionNotFound:
+    name = server.name
     listed = ", ".join(f"`{each}`" for each in versions)
     which = "no version before this one" if version is None else f"no version `{version}`"
     return VersionNotFound(
         f"{which} of `{name}` lies on this disk; {f'there is {listed}' if listed else 'no other'}",
         hint=f"octave rollback {name} {versions[-1]}"
         if versions
-        else f"octave install {name}@{version or 'VERSION'}",
+        else _elsewhere(server, version or "VERSION"),
         details={"versions": versions},
     )
+
+
+def _elsewhere(server: ServerEntry, version: str) -> str:
+    """Return how to get a version that does not lie on this disk."""
+    kind, package = split_package(server.package or "")
+    if kind == "folder":
+        return f"put the files in `{package}` back, then octave update {server.name}"
+    if kind == "mcpb":
+        return f"octave set {server.name} 'package=mcpb:URL#sha256=HEX', then octave install"
+    return f"octave install {server.name}@{version}"
+
+
+def _request(pin: Pin, package: str) -> str:
+    """Return how one asks for `package` at the version of `pin`; some have the one they have."""
+    one = f"{package}@{pin.integrity if pin.kind == 'oci' else pin.version}"
+    return shlex.quote(package if pin.kind in {"folder", "mcpb"} else one)
 
 
 def _matched(server: ServerEntry, pin: Pin) -> tuple[ServerEntry, Pin]:
@@ -109,7 +128,7 @@ def _matched(server: ServerEntry, pin: Pin) -> tuple[ServerEntry, Pin]:
         raise UsageError(
             f"`{server.name}` {pin.version} was installed with other `bin`, `constraints` or "
             "`registry_name` than `octave.toml` has now",
-            hint=f"octave install {server.package}@{pin.version} --as {server.name}",
+            hint=f"octave install {_request(pin, server.package or '')} --as {server.name}",
         )
     return server, pin
 
@@ -121,7 +140,7 @@ def _runnable(pin: Pin, site: Site) -> Record:
     if record is None or not can_run(record, folder, site):
         raise InstallFailed(
             f"`{pin.name}` {pin.version} cannot run any more: part of it is gone",
-            hint=f"octave install {pin.kind}:{pin.package}@{pin.version} --as {pin.name}",
+            hint=f"octave install {_request(pin, f'{pin.kind}:{pin.package}')} --as {pin.name}",
         )
     found = brought_up_to(pin, record, folder, site)
     if found != record:

@@ -110,6 +110,7 @@ def spec_of_record(
         tools=ToolFilter(server.tools_allow, server.tools_deny),
         secret_variables=_secret_variables(server, _known(server, record)),
         secret_arguments=_secret_arguments(server.args, resolver),
+        explain=place.explain,
     )
 
 
@@ -310,7 +311,10 @@ def _secret_variables(server: ServerEntry, known: PackageChoice | None) -> froze
 
 
 def _secret_arguments(words: Iterable[Value], resolver: _Resolver) -> frozenset[str]:
-    return frozenset(resolver.value(word) for word in words if _is_kept(word))
+    whole = {resolver.value(word) for word in words if _is_kept(word)}
+    # Of `--key=VALUE` the server repeats the value alone.
+    values = {word.partition("=")[2] for word in whole if word.startswith("-")}
+    return frozenset(whole | values - {""})
 
 
 def _is_kept(value: Value) -> bool:

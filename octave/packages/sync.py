@@ -107,6 +107,8 @@ def _beside(site: Site, desk: Desk, said: _Said) -> Site:
         site.bench,
         note=lambda text: said.append(partial(site.bench.note, text)),
         detail=lambda text: said.append(partial(site.bench.detail, text)),
+        # Of which of them, nobody could tell.
+        counted=lambda _done, _total, _unit: None,
     )
     return replace(site, bench=bench, check=lambda spec: desk.do(partial(site.check, spec)))
 

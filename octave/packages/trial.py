@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from octave.errors import StartFailed
-from octave.packages.info import usage
+from octave.packages import secret_arguments
+from octave.packages.info import install_command, usage
 from octave.packages.launch import LaunchSpec
 from octave.packages.manifest import Reference, ServerEntry
 from octave.packages.offered import Offered
@@ -148,9 +149,17 @@ def lacking(server: ServerEntry, known: PackageChoice | None) -> str | None:
     """
     if known is None:
         return None
-    needed = [usage(argument) for argument in known.required_arguments]
+    needed = known.required_arguments
     if needed and not server.args:
-        return f"it needs {', '.join(f'`{word}`' for word in needed)}; give it with `--arg`"
+        shown = ", ".join(f"`{usage(argument)}`" for argument in needed)
+        secret = next((argument for argument in needed if argument.secret), None)
+        if secret is None:
+            return f"it needs {shown}; give it with `--arg`"
+        key = secret_arguments.label(secret.name or secret.placeholder)
+        return (
+            f"it needs {shown}, a secret: `octave secret set {server.name} {key}`, then "
+            f"`{install_command(server.name, known)}`"
+        )
     if known.needs_at_start:
         return f"it needs {known.needs_at_start}"
     return "it needs the network when it starts" if known.network == "start" else None

@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from octave.errors import MissingAnswer, UsageError
+from octave.errors import MissingAnswer, UsageError, did_you_mean
 from octave.packages.manifest import Reference, Value
+from octave.packages.names import decides_what_runs
 from octave.packages.registry import PackageChoice
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -55,6 +56,8 @@ class Answers:
     file: Mapping[str, str] = field(default_factory=dict, repr=False)
     ask: Callable[[Question], str] | None = None
     """Asks a person; the empty text is no answer. None when nobody can be asked."""
+    only_known: bool = False
+    """Whoever gives them may only give what the server asks for: some decide what runs."""
 
 
 def is_secret_header(name: str) -> bool:
@@ -71,21 +74,6 @@ def is_secret(name: str, known: PackageChoice | None) -> bool:
     return _SECRET_LOOK.search(name) is not None
 
 
-def open_secrets(known: PackageChoice | None, args: Sequence[Value]) -> list[str]:
-    """Return the arguments that the registry calls secret and `args` give in clear.
-
-    Those of a name are recognised by it; any word may be one without.
-    """
-    words = [word for word in args if isinstance(word, str)]
-    found = []
-    for argument in known.arguments if known is not None else ():
-        name = argument.name
-        given = [word for word in words if name is None or word.partition("=")[0] == name]
-        if argument.secret and given:
-            found.append(name or argument.placeholder)
-    return found
-
-
 def sort(
     server: str,
     answers: Answers,
@@ -99,10 +87,11 @@ def sort(
     in `settled` are there already.
 
     Raises:
-        UsageError: a malformed word, or a secret's value in argv.
+        UsageError: a malformed word, a secret's value in argv, or a variable nobody asks for.
         MissingAnswer: a variable has no value here and nobody can be asked.
     """
     values: dict[str, str] = dict(answers.file)
+    asked = known.asked_env if known is not None else frozenset()
     for word in answers.words:
         name, equals, value = word.partition("=")
         if not _NAME.fullmatch(name):
@@ -115,6 +104,11 @@ def sort(
             raise UsageError(
                 f"`{name}` is a secret, and a command line can be read by others",
                 hint=f"export {name} and use `-e {name}`, or use `--env-file FILE`",
+            )
+        if answers.only_known and (name not in asked or decides_what_runs(name)):
+            raise UsageError(
+                f"`{server}` has no variable `{name}`",
+                hint=did_you_mean(name, asked) or f"octave info {server} --inside",
             )
         values[name] = value if equals else _value(name, answers, known, environ)
     if known is not None and answers.ask is not None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from octave.errors import IntegrityFailed, Locked, NotTrusted
+from octave.errors import Locked, NotTrusted
 from octave.home import Home, Workspace, atomic_write, private_folder
 from octave.packages import lockfile, state_file
 from octave.packages.manifest import Manifest, Reference
@@ -83,12 +83,9 @@ def installed(workspace: Workspace) -> dict[str, str]:
     Raises:
         IntegrityFailed: it then turns out to be damaged, or cannot be read.
     """
-    try:
-        content = workspace.lockfile.read_bytes()
-    except FileNotFoundError:
+    content = lockfile.read_bytes(workspace.lockfile)
+    if content is None:
         return {}
-    except OSError as error:
-        raise IntegrityFailed(f"cannot read `{workspace.lockfile}`: {error.strerror}") from error
     known = _read(workspace.home).get(_key(workspace), {})
     folders = known.get("installed")
     if known.get("lock") == _digest(content) and isinstance(folders, dict):

@@ -61,6 +61,7 @@ class Connection:
         ears = process.Callbacks(self._on_stdout, self._on_stderr, self._end)
         self._process, self._mask = link_of(spec, ears)
         self.name = spec.name
+        self._explain = spec.explain
         self.greeting = Greeting(b"{}", "", "legacy")
         """What the server said when the conversation was opened."""
         self.closed = anyio.Event()
@@ -128,7 +129,8 @@ class Connection:
         if failure is not None:
             return type(failure)(failure.message, failure.hint, details | failure.details)
         # A server's own words may be among the reasons.
-        return StartFailed(self._mask.text(f"`{self.name}` {reason}"), details=details)
+        told = StartFailed(self._mask.text(f"`{self.name}` {reason}"), details=details)
+        return self._explain(told)
 
     def masked(self, text: str) -> str:
         """Return `text` without values of secrets, where the server may have a say in it."""

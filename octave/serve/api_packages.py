@@ -4,8 +4,9 @@ Only names of registries are taken: no route takes a command, a package, an addr
 Of variables only those that the registry's entry names can be given.
 """
 
+import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -17,11 +18,12 @@ from starlette.routing import Route
 from octave.errors import ServerBusy, ServerNotFound, UsageError, did_you_mean
 from octave.packages import manifest
 from octave.packages.names import decides_what_runs
+from octave.packages.secrets import VALUE_BYTES
 from octave.serve.answers import json_response, route
 from octave.serve.jobs import Job, Jobs, Order
 from octave.serve.methods import read_params
 from octave.serve.sse import COMMENT, HEADERS
-from octave.serve.verbs import Said
+from octave.serve.verbs import Private, Said
 
 ALIVE_S = 15.0
 """Between two signs of life of a job that has nothing to tell; proxies give up after 30 s."""
@@ -36,7 +38,10 @@ _NAME = re.compile(
 )
 """A short name or a full one; neither is a package with its kind, an address or a folder."""
 _NAME_CHARACTERS = 200
+ARGS = "OCTAVE_ARGS"
+"""The variable in which arguments travel to the verb: others can read argv."""
 _ARGUMENTS = 64
+_NO = frozenset(("", "0", "false"))
 _SEARCH_OPTIONS = ("limit", "category", "registry")
 
 
@@ -82,19 +87,24 @@ class _Packages:
 
     async def info(self, request: Request) -> Response:
         name = check_name(request.path_params["name"])
-        return json_response(await self._entry(name, request.query_params.get("registry")))
+        asked = request.query_params
+        more = ["--inside"] if asked.get("inside", "") not in _NO else []
+        return json_response(await self._entry(name, asked.get("registry"), more))
 
     async def install(self, request: Request) -> Response:
         wanted = read_params(await request.body(), _Install)
         name = check_name(wanted.name)
-        if len(wanted.args) > _ARGUMENTS or any("\0" in word for word in wanted.args):
-            raise UsageError("`args` are no arguments that a program can be given")
+        _check_arguments(wanted.args)
         entry = await self._entry(name, wanted.registry)
         _check_variables(wanted.env, entry)
-        words = [name, "-y", *(f"-e{key}" for key in sorted(wanted.env))]
-        words += [f"--arg={word}" for word in wanted.args]
+        words = [name, "-y", "--only-asked", *(f"-e{key}" for key in sorted(wanted.env))]
         words += _registry_option(wanted.registry)
-        job = self._jobs.start(Order("install", entry["name"], tuple(words), dict(wanted.env)))
+        variables = dict(wanted.env)
+        if wanted.args:
+            words.append(f"--args-in={ARGS}")
+            variables[ARGS] = json.dumps(wanted.args)
+        private = Private(variables, tuple(_secrets(wanted, entry)))
+        job = self._jobs.start(Order("install", entry["name"], tuple(words), private))
         return _accepted(job, {"server": entry})
 
     async def uninstall(self, request: Request) -> Response:
@@ -112,13 +122,15 @@ class _Packages:
 
     async def job(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["id"])
-        if request.query_params.get("follow", "") in {"", "0", "false"}:
+        if request.query_params.get("follow", "") in _NO:
             return json_response({"job": job.describe()})
         headers = {name.decode(): value.decode() for name, value in HEADERS}
         return StreamingResponse(_events(job), headers=headers)
 
-    async def _entry(self, name: str, registry: str | None) -> dict[str, Any]:
-        said = await self._look("info", [name, *_registry_option(registry)])
+    async def _entry(
+        self, name: str, registry: str | None, more: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        said = await self._look("info", [name, *_registry_option(registry), *more])
         if said.errors or not isinstance(said.document, dict):
             raise said.errors[0]
         if "registryName" not in said.document:
@@ -152,27 +164,47 @@ def check_name(name: str) -> str:
     return name
 
 
+def _check_arguments(args: Sequence[str]) -> None:
+    if len(args) > _ARGUMENTS or any("\0" in word for word in args):
+        raise UsageError("`args` are no arguments that a program can be given")
+    if len(json.dumps(args)) + len(ARGS) + len("=\0") > VALUE_BYTES:
+        raise UsageError(f"`args` are longer than {VALUE_BYTES // 1024} KiB")
+
+
 def _check_variables(env: Mapping[str, str], entry: Mapping[str, Any]) -> None:
-    """Refuse what the entry does not name: a variable may decide what is run."""
-    known = {
-        variable["name"]
-        for package in entry.get("packages", ())
-        for variable in package["environment"]
-    }
+    """Refuse what the entry does not name: a variable may decide what is run.
+
+    With `--only-asked` the verb does so again.
+    """
+    packages = entry.get("packages", ())
+    known = {variable["name"] for package in packages for variable in package["environment"]}
     known |= {
-        name
-        for package in entry.get("packages", ())
-        for group in package["environmentOneOf"]
-        for name in group
+        name for package in packages for group in package["environmentOneOf"] for name in group
     }
+    # What a bundle asks for stands in the bundle, where the verb looks.
+    is_told = not any(package["preferred"] and package["kind"] == "mcpb" for package in packages)
     for name, value in env.items():
-        if name not in known or decides_what_runs(name):
+        if (is_told and name not in known) or decides_what_runs(name):
             raise UsageError(
                 f"`{entry['name']}` has no variable `{name}`",
                 hint=did_you_mean(name, known) or f"GET /api/registry/{entry['name']}",
             )
         if "\0" in value:
             raise UsageError(f"the value of `{name}` is not text")
+
+
+def _secrets(wanted: _Install, entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what must not be shown of an order; which argument is which, only the verb knows."""
+    packages = entry.get("packages", ())
+    said = [each for package in packages for each in package["environment"]]
+    is_open = {each["name"] for each in said} - {each["name"] for each in said if each["secret"]}
+    yield from (value for name, value in wanted.env.items() if name not in is_open)
+    arguments = [each for package in packages for each in package["arguments"]]
+    options = {each["name"] for each in arguments}
+    if any(each["secret"] for each in arguments):
+        for word in wanted.args:
+            name, _, value = word.partition("=")
+            yield value if name in options else word
 
 
 def _accepted(job: Job, more: Mapping[str, Any] | None = None) -> Response:

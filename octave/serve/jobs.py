@@ -9,7 +9,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ import anyio
 import anyio.abc
 
 from octave.errors import Interrupted, Locked, NotFound, OctaveError, ServerBusy
-from octave.serve.verbs import Verbs
+from octave.serve.verbs import NOTHING, Private, Verbs
 
 AT_ONCE = 2
 """Each may need a core and some hundred megabytes."""
@@ -40,7 +40,7 @@ class Order:
     verb: Literal["install", "uninstall"]
     server: str
     words: tuple[str, ...]
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    private: Private = NOTHING
 
 
 class Job:
@@ -56,9 +56,9 @@ class Job:
         """Of the monotonic clock."""
         self._created_at = _now()
         self._finished_at: str | None = None
-        self._steps: list[dict[str, str]] = []
-        self._forgotten = 0
-        """How many steps went before those that are kept."""
+        self._steps: list[tuple[int, dict[str, Any]]] = []
+        """Each with the number of its last change."""
+        self._changes = 0
         self.news = anyio.Event()
         """Set when anything about it changes; another one then."""
 
@@ -76,29 +76,32 @@ class Job:
             "state": self.state,
             "createdAt": self._created_at,
             "finishedAt": self._finished_at,
-            "progress": list(self._steps),
+            "progress": [step for _, step in self._steps],
             "result": self.result,
             "error": None if self.error is None else self.error.as_json(),
         }
 
-    def steps_after(self, seen: int) -> tuple[list[dict[str, str]], int]:
-        """Return the steps ``{"at", "kind", "text"}`` after the first `seen`, and how many are
-        seen with them.
+    def steps_after(self, seen: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the steps that changed after the change number `seen`, and the number of the last.
+
+        A step is ``{"at", "kind", "text"}``, with `done`, `total` and `unit` where it is counted.
         """
-        fresh = self._steps[max(0, seen - self._forgotten) :]
-        return fresh, self._forgotten + len(self._steps)
+        fresh = [step for number, step in self._steps if number > seen]
+        return fresh, self._changes
 
     def begin(self) -> None:
         """It has its turn."""
         self.state = "running"
         self._tell()
 
-    def tell(self, kind: str, text: str) -> None:
-        """Add a step."""
-        self._steps.append({"at": _now(), "kind": kind, "text": text})
-        if len(self._steps) > STEPS:
-            self._forgotten += 1
-            del self._steps[0]
+    def tell(self, kind: str, text: str, count: Mapping[str, Any]) -> None:
+        """Add a step, or say how much of the last one is done."""
+        last = self._steps[-1][1] if self._steps else {}
+        if count and (last.get("kind"), last.get("text")) == (kind, text):
+            del self._steps[-1]
+        self._changes += 1
+        self._steps.append((self._changes, {"at": _now(), "kind": kind, "text": text, **count}))
+        del self._steps[:-STEPS]
         self._tell()
 
     def finish(self, result: Mapping[str, Any] | None, error: OctaveError | None) -> None:
@@ -182,7 +185,7 @@ class Jobs:
                     job.order.verb,
                     job.order.words,
                     told=job.tell,
-                    variables=job.order.variables,
+                    private=job.order.private,
                     can_wait=True,
                 )
         except OctaveError as error:

@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ NICENESS = 10
 OUTPUT_BYTES = 64 * 2**20
 """More than the longest `--json` document of any verb."""
 
-Told = Callable[[str, str], None]
-"""Takes the kind of a line on stderr, `progress` or `note`, and its text."""
+Told = Callable[[str, str, Mapping[str, Any]], None]
+"""Takes the kind of a line on stderr, `progress` or `note`, its text, and of a step that can be
+counted how much is done: `done` and `total`, with their `unit`."""
+COUNTS = ("done", "total", "unit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,19 @@ class Said:
     document: Any
     """What it wrote with `--json`; None: nothing that can be read."""
     errors: tuple[OctaveError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """What a verb is given beside its words, which others can read in the list of processes."""
+
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of its environment, beside those of the runtime."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """What is hidden in all that it says."""
+
+
+NOTHING = Private()
 
 
 class Verbs:
@@ -53,22 +68,20 @@ class Verbs:
         verb: str,
         words: Sequence[str],
         *,
-        told: Told = lambda _kind, _text: None,
-        variables: Mapping[str, str] | None = None,
+        told: Told = lambda _kind, _text, _count: None,
+        private: Private = NOTHING,
         in_folder: bool = False,
         can_wait: bool = False,
     ) -> Said:
         """Run `octave VERB --json WORDS` to its end; cancelling interrupts it and waits for that.
 
-        `variables` are set for it beside those of the runtime, and hidden in what it says. With
-        `in_folder` it runs in the manifest's folder, else in none that could mean anything to it.
-        One that `can_wait` leaves the processor to everything else.
+        With `in_folder` it runs in the manifest's folder, else in none that could mean anything to
+        it. One that `can_wait` leaves the processor to everything else.
 
         Raises:
             StartFailed: no process can be had.
         """
         folder = self.workspace.manifest.parent if in_folder else Path("/")
-        values = dict(variables or {})
         # -P: else a module in the folder would be taken for one of Octave's.
         program = (sys.executable, "-P", "-m", "octave")
         options = ("--json", "-v", "--manifest", os.fspath(self.workspace.manifest))
@@ -76,10 +89,11 @@ class Verbs:
             f"octave {verb}",
             (*program, verb, *options, *words),
             folder,
-            {**self._environ, **values},
+            {**self._environ, **private.variables},
         )
-        listener = _Listener(told)
-        process = Process(command, listener.callbacks(), Mask(values.values()))
+        mask = Mask(private.secrets)
+        listener = _Listener(told, mask)
+        process = Process(command, listener.callbacks(), mask)
         async with process.running():
             if can_wait:
                 with contextlib.suppress(OSError):
@@ -96,9 +110,10 @@ class Verbs:
 class _Listener:
     """What a verb writes, until it ends."""
 
-    def __init__(self, told: Told) -> None:
+    def __init__(self, told: Told, mask: Mask) -> None:
         self.ended = anyio.Event()
         self._told = told
+        self._mask = mask
         self._stdout = bytearray()
         self._line = bytearray()
         self._errors: list[OctaveError] = []
@@ -110,7 +125,7 @@ class _Listener:
     def said(self, name: str, exit_status: str, tail: Sequence[str]) -> Said:
         """Return how it ended; a verb that neither wrote a document nor told why has failed."""
         try:
-            document = msgspec.json.decode(self._stdout)
+            document = _masked(msgspec.json.decode(self._stdout), self._mask)
         except (ValueError, RecursionError):
             document = None
         if document is None and not self._errors:
@@ -139,4 +154,16 @@ class _Listener:
             self._errors.append(from_json(said["error"]))
         for kind in ("progress", "note"):
             if isinstance(said.get(kind), str):
-                self._told(kind, said[kind])
+                count = {name: said[name] for name in COUNTS if name in said}
+                self._told(kind, said[kind], count)
+
+
+def _masked(found: Any, mask: Mask) -> Any:
+    """Return what JSON said, without the secrets in its texts; names of members are Octave's."""
+    if isinstance(found, str):
+        return mask.text(found)
+    if isinstance(found, list):
+        return [_masked(each, mask) for each in found]
+    if isinstance(found, dict):
+        return {name: _masked(each, mask) for name, each in found.items()}
+    return found

@@ -198,6 +198,10 @@ def test_a_client_is_connected_after_success_and_only_then(world: World) -> None
     words = ("install", "pypi:story-good", "--client", "cursor")
     assert octave(world, *words[:-1], "cursr", "-y").code == 4
     assert octave(world, "install", "pypi:story-none", "-y", "--client", "cursor").code == 4
+    rehearsed = octave(world, *words, "--dry-run")
+    assert (rehearsed.code, '+    "octave": {' in rehearsed.stdout) == (0, True), rehearsed.stdout
+    (row,) = octave(world, *words, "--dry-run", "--json").json["clients"]
+    assert (row["id"], row["status"], row["dryRun"]) == ("cursor", "added", True)
     assert not file.exists()
     done = octave(world, *words, "-y", "--json")
     assert done.code == 0, done.stderr

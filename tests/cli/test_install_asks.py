@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.cli.terminal import on_terminal
+from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import ECHO, World
 
 VALUE = "hush-0815-value"
@@ -50,6 +51,19 @@ def test_what_the_registry_requires_is_asked_for_secrets_unseen(world: World) ->
     assert world.call("clickhouse", "env").json["env"]["CLICKHOUSE_PASSWORD"] == VALUE
     code, shown = on_terminal(world.environ, world.cwd, [], "install", "clickhouse")
     assert (code, "Value of" in shown) == (0, False), "what is there already is asked for again"
+
+
+def test_a_secret_argument_that_is_required_is_asked_for_unseen(world: World) -> None:
+    argument = {"type": "positional", "valueHint": "DSN", "isRequired": True, "isSecret": True}
+    with RegistryServer() as registry:
+        registry.add("com.example/quokka", package("pypi", "quokka", packageArguments=[argument]))
+        configure(world.home, company=registry.url)
+        world.offer("quokka", ECHO, readme="mcp-name: com.example/quokka")
+        answers = [("Install `quokka`? [y/N]: ", "y"), (f"Value of DSN {NONE}", VALUE)]
+        code, shown = on_terminal(world.environ, world.cwd, answers, "install", "quokka")
+    assert (code, VALUE in shown) == (0, False), shown
+    assert 'args = [{secret = "quokka/DSN"}]' in world.manifest
+    assert world.call("quokka", "env").json["argv"][-1] == VALUE
 
 
 def test_what_is_given_is_not_asked_for(world: World) -> None:

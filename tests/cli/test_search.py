@@ -69,7 +69,7 @@ def test_the_json_of_a_search_has_its_fields(world: World) -> None:
         "archived": True,
         "deprecated": "archived upstream, no longer maintained; `dbhub` replaces it",
         "replacedBy": "dbhub",
-        "install": "octave install postgres --arg DATABASE_URL",
+        "install": """octave install postgres --arg '{ secret = "postgres/DATABASE_URL" }'""",
     }
 
 

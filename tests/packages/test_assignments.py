@@ -137,6 +137,12 @@ def test_the_registry_says_what_is_a_secret() -> None:
     require_no_secret("x", values, None)
     with pytest.raises(UsageError):
         require_no_secret("x", values, google)
+    context7 = Registry(bundled_folder()).get("context7").preferred()
+    require_no_secret("x", read(["args=--api-key", 'args={ secret = "x/T" }']), context7)
+    with pytest.raises(UsageError) as caught:
+        require_no_secret("x", read(["args=--api-key", "args=hush"]), context7)
+    assert "then octave set x with args='{ secret = \"x/API_KEY\" }'" in str(caught.value.hint)
+    assert "hush" not in str(caught.value.as_json())
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))

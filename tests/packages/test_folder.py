@@ -10,6 +10,7 @@ import pytest
 
 from octave.errors import InstallFailed
 from octave.packages.ecosystems.folder_npm import files_of
+from tests.cli.terminal import on_terminal
 from tests.packages.forked import octave
 from tests.packages.npm_registry import NpmRegistry, asked_by, package_tarball
 from tests.packages.story import SERVERS, World
@@ -166,6 +167,10 @@ def test_what_changed_in_the_folder_comes_with_update_and_with_install(
 ) -> None:
     node_folder(world, npm)
     world.octave("install", "./mcp-notes", "-q")
+    back = world.octave("rollback", "notes", "--json")
+    assert (
+        back.error["hint"] == "put the files in `../cwd/mcp-notes` back, then octave update notes"
+    )
     assert world.octave("install", "notes", "-e", "MODE=x", "-q").stdout.startswith("present notes")
     node_folder(world, npm, "two")
     assert world.octave("install", "-q").stdout.startswith("present notes")
@@ -271,6 +276,42 @@ def test_a_folder_of_python_is_built_locked_and_runs_apart_from_it(world: World)
         shutil.rmtree(path)
     told = octave(world, "install", "--locked")
     assert (told.code, "is not there" in told.stderr) == (1, True)
+
+
+def test_a_dry_run_says_what_would_be_built_and_builds_nothing(world: World) -> None:
+    folder = python_folder(world)
+    with (folder / "backend.py").open("a", encoding="utf-8") as backend:
+        backend.write("pathlib.Path(__file__).with_name('ran').touch()\n")
+    (row,) = world.octave("install", ".", "--dry-run", "--json", cwd=folder).json["results"]
+    plan = row["plan"]
+    assert (row["status"], row["version"], plan["integrity"]) == ("would-install", "0.2.0", None)
+    assert plan["builds"] == ["folder:../cwd/hi"]
+
+    text = PROJECT.replace("[build", 'dependencies = ["story-dep"]\n[build')
+    (folder / "pyproject.toml").write_text(text, encoding="utf-8")
+    shown = world.octave("install", ".", "--dry-run", cwd=folder).stdout
+    assert "would install hi 0.2.0\n" in shown
+    assert "brings: 2 packages at least; all of it is known once its build code was run" in shown
+    (folder / "pyproject.toml").write_text(text.replace("version =", "v ="), encoding="utf-8")
+    assert "(version unknown)" in world.octave("install", ".", "--dry-run", cwd=folder).stdout
+    outside = text.replace("story-hi", str(world.root / "outside"))
+    (folder / "pyproject.toml").write_text(outside, encoding="utf-8")
+    assert world.octave("install", ".", "--dry-run", cwd=folder).code == 0
+    assert not list(world.root.glob("outside*"))
+    assert not (folder / "ran").exists()
+
+
+def test_whoever_declines_has_had_no_build_code_run(world: World) -> None:
+    folder = python_folder(world)
+    with (folder / "backend.py").open("a", encoding="utf-8") as backend:
+        backend.write("pathlib.Path(__file__).with_name('ran').touch()\n")
+    question = "Install `hi`? [Y/n]: "
+    code, shown = on_terminal(world.environ, folder, [(question, "n")], "install", ".")
+    assert (code, "RUNS the build code of: folder:../cwd/hi" in shown) == (7, True)
+    assert not (folder / "ran").exists()
+    code, shown = on_terminal(world.environ, folder, [(question, "")], "install", ".")
+    assert (code, (folder / "ran").exists()) == (0, True), shown
+    assert world.call("hi", "echo", "text=x").code == 0
 
 
 @pytest.mark.parametrize("words", [("./nowhere",), ("/dev/null",), ("./file",)])

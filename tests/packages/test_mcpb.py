@@ -105,8 +105,14 @@ def test_a_bundle_is_installed_with_what_the_user_configures_and_runs(
 def test_every_verb_knows_it_and_a_reinstall_needs_no_network(
     world: World, host: BundleHost
 ) -> None:
-    asked = host.offer("/quokka.mcpb", bundle())
-    assert world.octave("install", asked).code == 0
+    content = bundle()
+    asked = host.offer("/quokka.mcpb", content)
+    done = world.octave("install", asked, "--json", "-v")
+    assert done.code == 0
+    counted = [line for line in map(json.loads, done.stderr.splitlines()) if "total" in line]
+    assert counted[0]["progress"] == "fetching quokka.mcpb"
+    assert 0 < counted[0]["done"] <= counted[0]["total"] == len(content)
+    assert counted[0]["unit"] == "bytes"
     host.files.clear()
 
     (row,) = world.octave("list", "--json").json

@@ -53,7 +53,9 @@ def test_a_tree_is_filled_scopes_nesting_and_aliases_included(registry, target, 
         row(path, registry.publish(name, package_tarball(name)), name=name)
         for path, name in names.items()
     ]
-    fill(rows, target, tarballs, registry.access)
+    counts: list[tuple[int, int]] = []
+    fill(rows, target, tarballs, registry.access, lambda *count: counts.append(count))
+    assert counts[-1] == (3, 3)
     verify(rows, target, "a", "node_modules/a/index.js")
     for path, name in names.items():
         assert (target / "node_modules" / path / "index.js").read_text() == f"// {name}"

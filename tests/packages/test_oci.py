@@ -133,6 +133,13 @@ def test_every_verb_knows_it(world: World, docker: DockerStandIn) -> None:
     assert world.octave("uninstall", "quokka").code == 0
     assert world.octave("install", f"oci:{IMAGE}", "--offline").code == 0
     docker.forget()
+    (row,) = world.octave("list", "--json").json
+    assert (row["state"], row["version"]) == ("failed", "latest")
+    gone = f"the image of `quokka`, `{IMAGE}@{digest}`, is not on this machine any more"
+    assert f"warning: {gone}; hint: octave install\n" in world.octave("list").stderr
+    called = world.octave("call", "quokka", "env", "--json")
+    assert (called.code, called.error["message"]) == (6, gone)
+    assert called.error["hint"] == "octave install"
     assert world.octave("install").code == 0
     assert docker.asked("pull")[-1].words[1].startswith(f"{IMAGE}@sha256:")
     assert world.lockfile == lockfile
@@ -297,7 +304,8 @@ def test_nothing_to_run_it_with_is_told_with_the_other_way(
 
 
 def test_a_daemon_that_sleeps_is_told_apart_and_podman_may_do_it(world: World) -> None:
-    docker = tool_of(world)
+    docker, podman = tool_of(world), tool_of(world, "podman")
+    podman.trouble(down="it sleeps, too, and so does any that this machine has")
     docker.trouble(down="Cannot connect to the Docker daemon at unix:///x. Is it running?")
     done = world.octave("install", f"oci:{IMAGE}:1.0", "--json")
     assert (done.code, done.error["code"]) == (1, "install_failed")
@@ -306,7 +314,7 @@ def test_a_daemon_that_sleeps_is_told_apart_and_podman_may_do_it(world: World) -
     docker.trouble(down="permission denied while trying to connect to the Docker daemon socket")
     assert "may not be used by you" in world.octave("install", f"oci:{IMAGE}").stderr
 
-    podman = DockerStandIn(world.root, "podman")
+    podman.trouble()
     podman.publish(IMAGE, "1.0", ECHO)
     assert world.octave("install", f"oci:{IMAGE}:1.0").code == 0
     assert world.record("quokka")["command"] == [str(podman.path)]

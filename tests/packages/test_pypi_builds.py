@@ -66,6 +66,18 @@ def test_a_named_source_is_built_and_only_that(bench: Bench, marker: Path) -> No
     assert not marker.with_name("other").exists()
 
 
+def test_what_a_named_source_brings_is_left_out_where_nothing_may_run(
+    bench: Bench, marker: Path
+) -> None:
+    found = resolve(replace(bench, runs_code=False), "some-server", builds=("Sour_Cy",))
+    assert (found.version, found.integrity) == ("1.0", "")
+    assert list(found.graph) == [
+        {"name": "some-server", "version": "1.0"},
+        {"name": "sour-cy", "build": True},
+    ]
+    assert not marker.exists()
+
+
 def test_a_named_source_is_built_also_where_there_is_a_wheel(
     index: WheelIndex, bench: Bench, marker: Path
 ) -> None:

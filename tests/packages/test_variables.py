@@ -9,7 +9,6 @@ from octave.packages.variables import (
     Question,
     is_secret,
     is_secret_header,
-    open_secrets,
     read_file,
     sort,
 )
@@ -133,24 +132,6 @@ def test_a_file_that_cannot_be_read_says_why_and_shows_nothing(tmp_path: Path) -
     with pytest.raises(UsageError, match="not UTF-8") as caught:
         read_file(tmp_path / "env")
     assert "hush" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("server", "args", "found"),
-    [
-        ("postgres", ("postgresql://u:p@h/d",), ["DATABASE_URL"]),
-        ("postgres", (Reference("secret", "postgres/DATABASE_URL"),), []),
-        ("postgres", (), []),
-        ("context7", ("--api-key", "hush"), ["--api-key"]),
-        ("context7", ("--api-key=hush",), ["--api-key"]),
-        ("context7", ("--other", "x"), []),
-        ("filesystem", ("/tmp",), []),
-    ],
-)
-def test_arguments_that_are_secrets_are_recognised(
-    server: str, args: tuple[str | Reference, ...], found: list[str]
-) -> None:
-    assert open_secrets(Registry(bundled_folder()).get(server).preferred(), args) == found
 
 
 def test_the_value_in_a_malformed_word_is_not_shown() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
@@ -21,8 +22,9 @@ from octave.serve.api_packages import (
     check_name,
     package_routes,
 )
-from octave.serve.jobs import Jobs, Order
-from octave.serve.verbs import Said, Verbs
+from octave.serve.jobs import Job, Jobs, Order
+from octave.serve.verbs import Private, Said, Verbs
+from tests.packages.bundle_maker import HERE, BundleHost, bundle, manifest
 from tests.packages.mcp_registry import RegistryServer, configure, package
 from tests.packages.story import ECHO, GOOD, World
 from tests.packages.wheel_index import WheelIndex
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.anyio
 BOUND_S = 60.0
 """Far more than an installation from the local index takes."""
 SECRET = "s3cret-of-the-story"
+KEY = "s3cret-of-an-argument"
 
 
 @pytest.fixture
@@ -69,6 +72,13 @@ async def served(world: World) -> AsyncIterator[httpx.AsyncClient]:
             timeout=BOUND_S,
         ) as client:
             yield client
+
+
+def command_lines() -> Iterator[str]:
+    """What anybody on this machine can read of its processes; nothing where that is not Linux."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            yield path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 async def events_of(client: httpx.AsyncClient, job: str) -> AsyncGenerator[tuple[str, Any], None]:
@@ -185,15 +195,24 @@ async def test_variables_and_arguments_are_given_and_a_secret_goes_to_the_store(
         {"name": "QUOKKA_TOKEN", "isRequired": True, "isSecret": True},
         {"name": "QUOKKA_MODE"},
     ]
-    one = package("pypi", "quokka-mcp", environmentVariables=variables)
-    registry.add("com.example/quokka", one)
+    key = {"type": "named", "name": "--key", "isSecret": True}
+    more: dict[str, Any] = {"environmentVariables": variables, "packageArguments": [key]}
+    registry.add("com.example/quokka", package("pypi", "quokka-mcp", **more))
     world.offer("quokka-mcp", ECHO, readme="mcp-name: com.example/quokka")
     configure(world.home, company=registry.url)
     order = {
         "name": "quokka",
         "env": {"QUOKKA_TOKEN": SECRET, "QUOKKA_MODE": "two\nlines"},
-        "args": ["--calm", "-x y"],
+        "args": ["--calm", "-x y", "--key", KEY],
     }
+    seen: list[str] = []
+    answer = world.index.answer
+
+    def watched(path: str) -> bytes | None:
+        seen.extend(command_lines())
+        return answer(path)
+
+    world.index.answer = watched  # type: ignore[method-assign]
     async with served(world) as client:
         begun = await client.post("/api/install", json=order)
         assert begun.status_code == 202, begun.text
@@ -205,11 +224,65 @@ async def test_variables_and_arguments_are_given_and_a_secret_goes_to_the_store(
         events = await followed(client, begun.json()["job"]["id"])
         assert events[-1][1]["job"]["state"] == "done", events
         assert SECRET not in json.dumps(events) + begun.text
+        assert KEY not in json.dumps(events) + begun.text
+    assert any("octave install" in line for line in seen) or sys.platform != "linux"
+    assert not any(KEY in line or SECRET in line for line in seen)
     assert 'QUOKKA_TOKEN = {secret = "quokka/QUOKKA_TOKEN"}' in world.manifest
     assert 'QUOKKA_MODE = "two\\nlines"' in world.manifest
-    assert 'args = ["--calm", "-x y"]' in world.manifest
-    assert SECRET not in world.manifest + world.lockfile
+    assert 'args = ["--calm", "-x y", "--key", {secret = "quokka/KEY"}]' in world.manifest
+    stored = (world.home / "secrets.toml").read_text(encoding="utf-8")
+    for secret in (SECRET, KEY):
+        assert secret not in world.manifest + world.lockfile
+        assert secret in stored
+
+
+async def test_what_a_bundle_asks_for_is_told_taken_and_kept(
+    world: World, registry: RegistryServer
+) -> None:
+    start = {"command": "python", "args": [HERE, "--pin=${user_config.pin}"]}
+    content = manifest(
+        server={"type": "python", "entry_point": "server/main.py", "mcp_config": start},
+        user_config={
+            "pin": {"type": "string", "sensitive": True, "required": True},
+            "mode": {"type": "string", "title": "Mode"},
+        },
+    )
+    with BundleHost() as host:
+        url, _, sha256 = host.offer("/quokka.mcpb", bundle(content)).partition("#sha256=")
+        one = package("mcpb", url.removeprefix("mcpb:"), fileSha256=sha256)
+        registry.add("com.example/quokka", one)
+        configure(world.home, company=registry.url)
+        async with served(world) as client:
+            told = (await client.get("/api/registry/com.example/quokka?inside=1")).json()
+            asked = {each["name"]: each for each in told["packages"][0]["environment"]}
+            assert [*asked] == ["CONFIG_PIN", "CONFIG_MODE"]
+            assert (asked["CONFIG_PIN"]["secret"], asked["CONFIG_PIN"]["required"]) == (True, True)
+
+            order: dict[str, Any] = {"name": "quokka", "env": {"CONFIG_PON": "x"}}
+            begun = (await client.post("/api/install", json=order)).json()
+            *_, (_, end) = await followed(client, begun["job"]["id"])
+            assert end["job"]["error"]["code"] == "usage"
+            assert end["job"]["error"]["hint"].startswith("did you mean `CONFIG_PIN`")
+
+            order["env"] = {"CONFIG_PIN": SECRET, "CONFIG_MODE": "calm"}
+            begun = (await client.post("/api/install", json=order)).json()
+            events = await followed(client, begun["job"]["id"])
+            assert events[-1][1]["job"]["result"]["checked"], events
+            assert "is given to the server as an argument" in json.dumps(events)
+            assert SECRET not in json.dumps(events)
+    assert 'CONFIG_PIN = {secret = "quokka/CONFIG_PIN"}' in world.manifest
+    assert 'CONFIG_MODE = "calm"' in world.manifest
     assert SECRET in (world.home / "secrets.toml").read_text(encoding="utf-8")
+
+
+async def test_what_a_verb_says_has_no_secret_in_it(world: World) -> None:
+    verbs = Verbs(workspace_of(world), world.environ)
+    private = Private(secrets=("postgres", "nowhere-to-be-found"))
+    found = await verbs.run("search", ["postgres", "--limit=2"], private=private)
+    assert [*found.document[0]][:2] == ["name", "registryName"]
+    assert "postgres" not in json.dumps(found.document)
+    said = await verbs.run("info", ["nowhere-to-be-found"], private=private)
+    assert "`***`" in said.errors[0].message
 
 
 async def test_an_installation_that_fails_says_why(world: World) -> None:
@@ -299,6 +372,23 @@ async def test_a_name_has_one_job_at_a_time_and_there_is_a_limit(tmp_path: Path)
         assert first.error.message == "no"
         assert jobs.start(Order("uninstall", "a", ("a",))) is not first
         tasks.cancel_scope.cancel()
+
+
+async def test_a_step_that_is_counted_stays_one_step_and_its_followers_hear_of_it() -> None:
+    job = Job(Order("install", "a", ()))
+    count = {"done": 1, "total": 3, "unit": "packages"}
+    job.tell("progress", "resolving", {})
+    _, seen = job.steps_after(0)
+    job.tell("progress", "installing", {})
+    job.tell("progress", "installing", count)
+    fresh, later = job.steps_after(seen)
+    assert [(step["text"], step.get("done")) for step in fresh] == [("installing", 1)]
+    job.tell("progress", "installing", {**count, "done": 3})
+    fresh, last = job.steps_after(later)
+    assert [(step["text"], step.get("done")) for step in fresh] == [("installing", 3)]
+    assert job.steps_after(last)[0] == []
+    told = [(step["text"], step.get("done")) for step in job.describe()["progress"]]
+    assert told == [("resolving", None), ("installing", 3)]
 
 
 async def test_few_look_at_registries_at_once(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Resolved:
 
     version: str
     integrity: str
+    """Empty: of a `Bench` that runs nothing, and `graph` may lack rows."""
     graph: tuple[GraphRow, ...]
     requires: Mapping[str, str]
     toolchain: Mapping[str, str]
@@ -75,8 +76,14 @@ class Bench:
     """The manifest's folder, from which relative paths in it count."""
     detail: Callable[[str], None] = lambda _: None
     """Called with a sentence for whoever wants to know more: why npm was needed."""
+    counted: Callable[[int, int, str], None] = lambda _done, _total, _unit: None
+    """Called now and then with how much of the present step is done, of how much, and of what:
+    `packages` or `bytes`."""
     answers: dict[tuple[str, ...], Output] = field(default_factory=dict, repr=False, compare=False)
     """Of commands that only ask, by what was asked: in one piece of work nobody asks twice."""
+    runs_code: bool = True
+    """False: nothing of a package is run to learn of it, and what only that could tell is left
+    out: `Resolved.integrity` is empty then."""
     min_age: ReleaseAge | None = None
     """How old versions must be to be chosen; what is locked is chosen already."""
     asking: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)

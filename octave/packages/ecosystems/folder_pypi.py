@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import atomic_write, private_folder
 from octave.packages import toolchains, uv
-from octave.packages.ecosystems import pypi
+from octave.packages.ecosystems import folder_metadata, pypi
 from octave.packages.ecosystems.base import Bench, Ecosystem, Newest, Resolved, Wanted
 from octave.packages.ecosystems.pypi_scripts import choose_script
 from octave.packages.lockfile import Pin
@@ -45,6 +45,8 @@ class PypiFolder:
 
     def resolve(self, folder: Path, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
         """Build the folder, and have uv lock what its wheel asks for."""
+        if not bench.runs_code:
+            return folder_metadata.resolve(folder, wanted, staging, bench)
         built = _build(folder, staging, bench)
         found = pypi.resolve_wheel(built.path, built.name, built.version, wanted, staging, bench)
         _keep(built, bench)

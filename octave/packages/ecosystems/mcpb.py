@@ -58,6 +58,7 @@ class Source:
             downloads.bundles(bench.home),
             offline=bench.offline,
             begins=lambda: bench.progress(f"fetching {self.label}"),
+            counted=lambda done, total: bench.counted(done, total, "bytes"),
         )
 
     @property

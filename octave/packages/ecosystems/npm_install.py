@@ -86,7 +86,13 @@ def _fill(
     rows = selected(by_path, pin, node, bench)
     bench.progress(f"installing {len(rows)} packages of {pin.package}")
     cache = bench.home.cache / TARBALLS
-    npm_tree.fill(rows, target, cache, _access(rows, node, target.parent, bench))
+    npm_tree.fill(
+        rows,
+        target,
+        cache,
+        _access(rows, node, target.parent, bench),
+        lambda done, total: bench.counted(done, total, "packages"),
+    )
     return rows
 
 

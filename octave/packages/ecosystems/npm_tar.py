@@ -12,16 +12,20 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO
 
+zlib: ModuleType
 try:
-    # Most of the work of an installation; here it takes two thirds of the time.
-    from zlib_ng import zlib_ng as zlib
+    # Most of the work of an installation; here it takes two thirds of the time. Not everywhere is
+    # there a wheel of it: imported so, its types are checked nowhere instead of sometimes.
+    zlib = import_module("zlib_ng.zlib_ng")
 except ImportError:
-    import zlib  # type: ignore[no-redef]
+    zlib = import_module("zlib")
 
-_Unsound: type[Exception] = zlib.error  # type: ignore[assignment]
+_Unsound: type[Exception] = zlib.error
 _BLOCK_BYTES = 512
 _ZERO_BLOCK = bytes(_BLOCK_BYTES)
 _CHUNK_BYTES = 256 * 2**10

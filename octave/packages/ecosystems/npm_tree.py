@@ -10,6 +10,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ from octave.packages.lockfile import GraphRow
 _THREADS = 8
 """Most of them wait for the network. Tarballs are streamed to the cache and from there: each
 thread holds some hundred KB, never a whole one."""
+COUNT_S = 0.5
+"""How often it is told how many packages are in place."""
 _UNPACKING = min(4, os.cpu_count() or 1)
 """How many of them unpack at once; more only get in each other's way at the folders."""
 
@@ -43,6 +46,7 @@ class _Work:
     apart: Mapping[str, frozenset[str]]
     """By path, the folders in a package that belong to other rows."""
     fold_case: bool
+    placed: deque[GraphRow] = field(default_factory=deque)
     stopped: threading.Event = field(default_factory=threading.Event)
     unpacking: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(_UNPACKING))
     ended: "queue.SimpleQueue[BaseException | None]" = field(default_factory=queue.SimpleQueue)
@@ -53,11 +57,12 @@ def fill(
     target: Path,
     cache: Path,
     access: Callable[[], RegistryAccess] | None,
+    counted: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> None:
     """Unpack the tarball of every row into its place below the empty folder `target`.
 
     `cache` is the folder of tarballs. `access` is asked at most once, when the first one is
-    missing; None means offline.
+    missing; None means offline. `counted` is told how many are in place, of how many.
 
     Raises:
         NeedsNpm: the registry, an archive or the file system asks for npm; `target` is unusable.
@@ -86,18 +91,23 @@ def fill(
         for thread in threads:
             thread.start()
         for _ in threads:
-            problem = _next_end(work)
+            problem = _next_end(work, lambda: counted(len(work.placed), len(own)))
             if problem is not None:
                 raise problem
+        counted(len(own), len(own))
     finally:
         _stop(work)
 
 
-def _next_end(work: _Work) -> BaseException | None:
+def _next_end(work: _Work, meanwhile: Callable[[], None]) -> BaseException | None:
+    looks_s = time.monotonic() + COUNT_S
     while True:
         interrupts.look()
         with contextlib.suppress(queue.Empty):
-            return work.ended.get(timeout=interrupts.patience_s(None))
+            return work.ended.get(timeout=interrupts.patience_s(COUNT_S))
+        if time.monotonic() >= looks_s:
+            looks_s = time.monotonic() + COUNT_S
+            meanwhile()
 
 
 def _stop(work: _Work) -> None:
@@ -118,6 +128,7 @@ def _work_off(work: _Work) -> None:
             except IndexError:
                 break
             _place(work, row)
+            work.placed.append(row)
     except BaseException as error:  # noqa: BLE001 - raised again by who waits for the threads
         work.ended.put(error)
     else:

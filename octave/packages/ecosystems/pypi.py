@@ -93,6 +93,8 @@ class Pypi:
     def resolve(self, wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
         """Return the newest version within `wanted` and its whole graph."""
         bench.progress(f"resolving {wanted.package}")
+        if wanted.builds and not bench.runs_code:
+            return _unbuilt(wanted, staging, bench)
         limits = python_limits(wanted.requires.get("python"))
         question = _Question(
             requirement(wanted.package, wanted.version_range),
@@ -194,6 +196,17 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
         if not private_python.is_offered(bench, f">={floor}"):
             return Newest(str(row["version"]), error.message)
     return Newest(str(row["version"]))
+
+
+def _unbuilt(wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
+    """Return what is known of a package some of whose graph only build code can tell."""
+    name = requirement(wanted.package, "*").name
+    version = newest(wanted, staging, bench).version
+    built: dict[str, GraphRow] = {
+        one: {"name": one, "build": True} for one in sorted(map(pypi_name, wanted.builds))
+    }
+    root: GraphRow = {**built.pop(pypi_name(name), {"name": pypi_name(name)}), "version": version}
+    return Resolved(version, "", (root, *built.values()), {}, {})
 
 
 def _notes_on(rows: Sequence[GraphRow]) -> list[str]:
