@@ -17,7 +17,7 @@ from octave.errors import (
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
-from octave.packages.graph_rows import buildable, marked
+from octave.packages.graph_rows import buildable, in_order, marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
@@ -205,7 +205,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         package=choice.package,
         version=resolved.version,
         integrity=resolved.integrity,
-        graph=resolved.graph,
+        graph=tuple(in_order(resolved.graph)),
         registry_name=choice.entry.name if choice.entry else "",
         title=choice.entry.title if choice.entry else "",
         entry=resolved.entry,
