@@ -78,7 +78,30 @@ def test_the_table_of_exit_codes_is_printed_from_the_code(world: World) -> None:
         (["frobnicate"], "error: there is no verb `frobnicate`\nhint: octave --help\n"),
         (["\x1b[2J"], "error: there is no verb `\\x1b[2J`\nhint: octave --help\n"),
         (["help", "lst"], "error: there is no verb `lst`\nhint: did you mean `list` or `set`?\n"),
-        (["uninstall"], "error: Missing argument 'NAME'\nhint: octave uninstall --help\n"),
+        (["uninstall"], "error: Missing argument `NAME`\nhint: octave uninstall --help\n"),
+        (
+            ["search", "--lmit", "3"],
+            "error: No such option `--lmit`\nhint: did you mean `--limit`?\n",
+        ),
+        (
+            ["install", "x", "--arg"],
+            "error: Option `--arg` requires an argument\nhint: octave install --help\n",
+        ),
+        (
+            ["secret", "lst"],
+            "error: No such command `lst`\n"
+            "hint: did you mean `octave secret list` or `octave secret set`?\n",
+        ),
+        (
+            ["export", "word"],
+            "error: Invalid value for `compose|kubernetes|systemd|mcp-json`: `word` is not one of "
+            "`compose`, `kubernetes`, `systemd`, `mcp-json`\nhint: octave export --help\n",
+        ),
+        (
+            ["export"],
+            "error: Missing argument `compose|kubernetes|systemd|mcp-json`. Choose from: compose, "
+            "kubernetes, systemd, mcp-json\nhint: octave export --help\n",
+        ),
         (["info", "a", "b"], None),
         (["list", "--bogus"], None),
         (["rm", "--bogus", "x"], None),
