@@ -331,7 +331,7 @@ def test_undo_says_what_it_cannot_do(world: World) -> None:
     assert world.octave("client", "undo").told == (
         4,
         "",
-        "error: Octave has changed nothing there that could be undone\n",
+        "error: Octave has changed nothing there that could be undone\nhint: octave client list\n",
     )
     file = write(world, ".claude.json", {"own": {**OWN, "env": {"TOKEN": TOKEN}}})
     world.octave("import", "-y", "--no-start")

@@ -113,6 +113,15 @@ def test_the_table_of_exit_codes_is_printed_from_the_code(world: World) -> None:
         (["install", "a", "--locked"], None),
         (["install", "a", "--env-file", "nowhere"], None),
         (["install", "time", "-e", "1X"], None),
+        (["install", "time@^1"], None),
+        (["install", "npm:x@bogus!"], None),
+        (["install", "--remote"], None),
+        (["add", "x", "--header", "A: b", "--", "true"], None),
+        (["export", "compose", "--system"], None),
+        (["export", "compose", "--proxy"], None),
+        (["registry", "add", "Bad Name", "https://h.test"], None),
+        (["registry", "add", "bundled", "https://h.test"], None),
+        (["registry", "remove", "bundled"], None),
     ],
 )
 def test_a_usage_error_is_told_with_a_hint_and_exits_2(
@@ -122,6 +131,7 @@ def test_a_usage_error_is_told_with_a_hint_and_exits_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
+    assert "\nhint: " in err
     assert "Usage:" not in err
     if stderr is not None:
         assert err == stderr
