@@ -335,7 +335,7 @@ def test_what_an_npm_update_brings_along_is_told_and_what_cannot_run_is_refused(
     offer("2.0.0", engines={"node": ">=99"})
     done = world.octave("update", "-y", "-q")
     assert (done.code, done.stdout) == (1, "")
-    assert "`>=99` is needed" in done.stderr
+    assert "`story-node` 2.0.0 does not run here: a node version in `>=99` is needed" in done.stderr
     npm.close()
     done = world.octave("update", "-y", "--json")
     assert (done.code, done.error["code"]) == (8, "registry_unreachable")
