@@ -92,8 +92,8 @@ def _installed_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"installed: {installed['package']} {installed['version']}, {state}"
         yield f"  runs: {' '.join(installed['command'])}"
     elif configured is None or configured["package"]:
-        if found.get("install"):
-            yield f"not installed; install it with `{found['install']}`"
+        way = f"install it with `{found['install']}`" if found.get("install") else ""
+        yield f"not installed; {way or 'Octave installs nothing of what it comes as'}"
         return
     elif configured["url"]:
         yield f"connects {configured['url']}"
@@ -117,7 +117,7 @@ def _configured_lines(configured: Mapping[str, Any]) -> Iterator[str]:
 def _package_lines(package: Mapping[str, Any], told: Sequence[str]) -> Iterator[str]:
     words = [f"{package['kind']}:{package['package']}", package["version"] or ""]
     words += ["(archived)"] if package["archived"] else []
-    words += [] if package["installable"] else ["(cannot be installed by this version)"]
+    words += [] if package["installable"] else ["(not installed by Octave)"]
     yield " ".join(filter(None, words))
     yield from (f"  note: {note}" for note in package["notes"] if note not in told)
     if package["command"]:

@@ -106,7 +106,11 @@ def test_info_is_a_page_for_a_person(world: World) -> None:
     assert "not installed; install it with `octave install github -e" in shown
     assert "npm:@modelcontextprotocol/server-github 2025.4.8 (archived)\n" in shown
     assert "  GITHUB_PERSONAL_ACCESS_TOKEN (required, secret): Personal access token\n" in shown
-    assert "oci:github/github-mcp-server (cannot be installed by this version)\n" in shown
+    assert (
+        "oci:github/github-mcp-server (not installed by Octave)\n"
+        "  note: the image lies at `ghcr`, so its name alone means another: "
+        "`octave install oci:HOST/github/github-mcp-server`\n"
+    ) in shown
 
 
 def test_info_of_a_package_by_its_own_name_is_the_same(world: World) -> None:
