@@ -61,7 +61,10 @@ def add(
     if url and (env or env_file):
         raise UsageError("a remote server has no environment", hint="use `--header-env`")
     if not url and (header or header_env):
-        raise UsageError("`--header` and `--header-env` go with an address")
+        raise UsageError(
+            "`--header` and `--header-env` go with an address",
+            hint=f"octave add {name} https://HOST/mcp --header 'K: V'",
+        )
     answers = Answers(
         tuple(env or ()),
         variables.read_file(env_file) if env_file else {},

@@ -54,7 +54,10 @@ def set_keys(
     dropped = tuple(map(assignments.split, unset or ()))
     both = values.keys() & set(dropped)
     if both:
-        raise UsageError(f"`{'.'.join(min(both))}` cannot be set and unset at once")
+        key = ".".join(min(both))
+        raise UsageError(
+            f"`{key}` cannot be set and unset at once", hint=f"octave set {name} --unset {key}"
+        )
     assignments.require_no_secret(name, values, _known(server))
     keys = tuple(".".join(each) for each in (*values, *dropped))
 
@@ -92,7 +95,10 @@ def _switch(context: typer.Context, names: Sequence[str], key: str, *, on: bool,
     def switch(name: str) -> _Outcome:
         server = manifest_change.find_server(manifest.load(workspace.manifest), name)
         if key == "pinned" and server.package is None:
-            raise UsageError(f"`{name}` comes from no package, so it has no version to stay at")
+            raise UsageError(
+                f"`{name}` comes from no package, so it has no version to stay at",
+                hint="octave list",
+            )
         # What it is already is not written down, also where only the default says so.
         values: dict[Keys, object] = {(key,): on} if getattr(server, key) != on else {}
         return _changed(workspace, name, values, (), (word, f"already {word}"))

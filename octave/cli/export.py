@@ -13,7 +13,7 @@ from octave.cli.completion import server_names
 from octave.cli.options import Manners, manners
 from octave.cli.output import safe, tell, write_json
 from octave.clients.table import command, words
-from octave.errors import StorageFailed, UsageError
+from octave.errors import StorageFailed, UsageError, storage_hint
 from octave.export import compose, kubernetes, mcp_json, subject, systemd
 from octave.export.subject import Exported, Subject
 from octave.home import Workspace
@@ -61,9 +61,9 @@ def export_servers(
 
 def _require_fitting(format_: Format, names: list[str], *, proxy: bool, system: bool) -> None:
     if proxy and format_ is not Format.mcp_json:
-        raise UsageError("`--proxy` goes with `mcp-json`")
+        raise UsageError("`--proxy` goes with `mcp-json`", hint="octave export mcp-json --proxy")
     if system and format_ is not Format.systemd:
-        raise UsageError("`--system` goes with `systemd`")
+        raise UsageError("`--system` goes with `systemd`", hint="octave export systemd --system")
     if names and format_ is Format.systemd:
         raise UsageError(
             "a unit runs the whole of octave.toml, so it takes no names",
@@ -105,7 +105,8 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     except FileExistsError as error:
         raise UsageError(f"`{path}` is there already", hint="use `--force`") from error
     except OSError as error:
-        raise StorageFailed(f"cannot write `{path}`: {error.strerror}") from error
+        hint = storage_hint(error) or "name a file in a folder that is there, with `-o FILE`"
+        raise StorageFailed(f"cannot write `{path}`: {error.strerror}", hint=hint) from error
 
 
 def _tell(terms: Manners, format_: Format, made: Exported, output: Path | None) -> None:

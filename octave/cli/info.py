@@ -12,15 +12,19 @@ from octave.cli.completion import registry_names
 from octave.cli.options import manners
 from octave.cli.output import safe, tell, write, write_json
 from octave.cli.site_options import RegistryOption
-from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound
+from octave.clients import looks
+from octave.errors import IntegrityFailed, RegistryUnreachable, ServerNotFound, StartFailed
 from octave.home import Workspace
-from octave.packages import bundles, containers, lockfile, manifest, store, workspaces
+from octave.packages import bundles, lockfile, manifest, specs, store, workspaces
 from octave.packages import info as facts
 from octave.packages.ecosystems.base import Bench
 from octave.packages.entries import Entry
 from octave.packages.info import BUNDLED
+from octave.packages.launch_place import Place
+from octave.packages.manifest import ServerEntry
 from octave.packages.registries import Asking, of_workspace
 from octave.packages.registry import Registry, bundled_folder
+from octave.settings import Reference, Value
 
 
 def info(
@@ -39,7 +43,12 @@ def info(
     if entry is not None and inside:
         entry = bundles.opened(entry, Bench(workspace.home, os.environ))
     known = facts.describe(entry) if entry is not None else None
-    found = {**(known or {"name": name}), "installed": _installed(workspace, name)}
+    server = manifest.load(workspace.manifest).servers.get(name)
+    found = {
+        **(known or {"name": name}),
+        "installed": _installed(workspace, server) if server else None,
+        "configured": _configured(server) if server else None,
+    }
     if terms.as_json:
         write_json(found)
     else:
@@ -84,21 +93,39 @@ def page(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _installed_lines(found: Mapping[str, Any]) -> Iterator[str]:
-    installed = found["installed"]
-    if installed is None:
-        if found.get("install"):
-            yield f"not installed; install it with `{found['install']}`"
+    installed, configured = found["installed"], found["configured"]
+    if installed is not None:
+        count = installed["tools"]
+        state = render.count(count or 0, "tool") if installed["checked"] else "never started"
+        yield f"installed: {installed['package']} {installed['version']}, {state}"
+        yield f"  runs: {' '.join(installed['command'])}"
+    elif configured is None or configured["package"]:
+        way = f"install it with `{found['install']}`" if found.get("install") else ""
+        yield f"not installed; {way or 'Octave installs nothing of what it comes as'}"
         return
-    count = installed["tools"]
-    state = render.count(count or 0, "tool") if installed["checked"] else "never started"
-    yield f"installed: {installed['package']} {installed['version']}, {state}"
-    yield f"  runs: {' '.join(installed['command'])}"
+    elif configured["url"]:
+        yield f"connects {configured['url']}"
+    else:
+        yield f"a command of your own: {' '.join(configured['command'])}"
+    if configured is not None:
+        yield from _configured_lines(configured)
+
+
+def _configured_lines(configured: Mapping[str, Any]) -> Iterator[str]:
+    for said, key in (
+        ("is given", "variables"),
+        ("sends", "headers"),
+        ("runs the install scripts of", "allowScripts"),
+        ("built from source", "allowBuild"),
+    ):
+        if configured[key]:
+            yield f"  {said}: {', '.join(configured[key])}"
 
 
 def _package_lines(package: Mapping[str, Any], told: Sequence[str]) -> Iterator[str]:
     words = [f"{package['kind']}:{package['package']}", package["version"] or ""]
     words += ["(archived)"] if package["archived"] else []
-    words += [] if package["installable"] else ["(cannot be installed by this version)"]
+    words += [] if package["installable"] else ["(not installed by Octave)"]
     yield " ".join(filter(None, words))
     yield from (f"  note: {note}" for note in package["notes"] if note not in told)
     if package["command"]:
@@ -178,20 +205,43 @@ def _registry_name(workspace: Workspace, server: str) -> str:
     return pin.registry_name if pin else ""
 
 
-def _installed(workspace: Workspace, name: str) -> dict[str, Any] | None:
-    folder = workspaces.installed(workspace).get(name)
-    record = store.find(workspace.home, name, folder) if folder else None
+def _configured(server: ServerEntry) -> dict[str, Any]:
+    """Return what octave.toml says of `server`: names, and no value that looks like a secret."""
+    has_secret = server.url is not None and looks.why_value(server.url) is not None
+    url = server.url.partition("?")[0] if server.url and has_secret else server.url
+    return {
+        "package": server.package,
+        "command": None if server.command is None else _masked(server.command),
+        "url": url,
+        "variables": sorted({*server.env, *server.pass_env}),
+        "headers": sorted(server.headers),
+        "allowScripts": list(server.allow_scripts),
+        "allowBuild": list(server.allow_build),
+    }
+
+
+def _masked(words: Sequence[Value]) -> list[str]:
+    shown = looks.masked(list(map(str, words)))
+    return [
+        str(word) if isinstance(word, Reference) else text
+        for word, text in zip(words, shown, strict=True)
+    ]
+
+
+def _installed(workspace: Workspace, server: ServerEntry) -> dict[str, Any] | None:
+    folder = workspaces.installed(workspace).get(server.name)
+    record = store.find(workspace.home, server.name, folder) if folder else None
     if record is None or folder is None:
         return None
-    place = workspace.home.servers / name / folder
-    command = list(store.absolute(record.command, place, workspace.home))
-    if record.kind == "oci":
-        command += ["run", containers.reference(record.package, record.integrity)]
+    place = Place(workspace, server, record, workspace.home.servers / server.name / folder)
+    command: tuple[str, ...] = ()
+    with contextlib.suppress(StartFailed):
+        command = place.told(specs.passed(os.environ))
     return {
         "package": f"{record.kind}:{record.package}",
         "version": record.version,
         "integrity": record.integrity,
         "checked": record.checked,
         "tools": record.tools,
-        "command": [*command, *record.args],
+        "command": [*command, *_masked(server.args)],
     }

@@ -226,16 +226,21 @@ def _check_words(names: Sequence[str], given: Sequence[object], *, locked: bool)
     if len(names) != 1 and any(given):
         raise UsageError(
             "`--env`, `--env-file`, `--arg`, `--as`, `--bin`, `--allow-scripts` and "
-            "`--allow-build` go with one name"
+            "`--allow-build` go with one name",
+            hint="`octave install NAME` for each of them",
         )
     if locked and names:
-        raise UsageError("`--locked` installs what the lockfile says, so it takes no names")
+        raise UsageError(
+            "`--locked` installs what the lockfile says, so it takes no names",
+            hint="octave install --locked",
+        )
 
 
 def _check_remote(names: Sequence[str], without: Sequence[object], *, remote: bool) -> None:
     if remote and (not names or any(without)):
         raise UsageError(
-            "`--remote` takes names of the registry, and only `--as`, `--no-start`, `--check`"
+            "`--remote` takes names of the registry, and only `--as`, `--no-start`, `--check`",
+            hint="octave install NAME --remote",
         )
     if any(without):
         raise UsageError(

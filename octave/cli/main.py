@@ -26,6 +26,7 @@ from octave import __version__, errors
 from octave.cli import options
 from octave.cli.output import tell_error
 from octave.cli.parameters import spare_pydantic
+from octave.cli.usage import usage_error
 from octave.errors import Bug, Interrupted, OctaveError, UsageError, nearest
 from octave.home import Home
 
@@ -177,7 +178,7 @@ def run(words: Sequence[str]) -> int:
         tell_error(error, as_json=as_json)
         return error.exit_code
     except _CLICK_ERROR as error:
-        tell_error(_usage(error), as_json=as_json)
+        tell_error(usage_error(error, own, {*VERBS, *ALIASES}), as_json=as_json)
         return UsageError.exit_code
     except (KeyboardInterrupt, typer.Abort):
         tell_error(Interrupted("interrupted"), as_json=as_json)
@@ -221,12 +222,6 @@ def _open_streams() -> None:
 def _drop_stdout() -> None:
     # Python writes what is left in the buffer at exit, and would complain once more.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _usage(error: Any) -> UsageError:
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "octave"
-    return UsageError(str(error.format_message()).rstrip("."), hint=f"{command} --help")
 
 
 def _unexpected(error: Exception, *, as_json: bool) -> int:

@@ -83,7 +83,7 @@ def trust(
         if not yes and not can_ask():
             raise MissingAnswer("nobody can be asked for consent", hint="octave trust -y")
         if not yes and not confirm("Trust it?"):
-            raise NotTrusted(f"`{workspace.manifest}` is not trusted")
+            raise NotTrusted(f"`{workspace.manifest}` is not trusted", hint="octave trust")
         workspaces.trust(workspace, wanted)
         reload(workspace)
     if terms.as_json:

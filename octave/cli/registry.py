@@ -120,7 +120,7 @@ def remove(context: typer.Context, name: Name) -> int:
     workspace = terms.workspace()
     known = manifest.load(workspace.manifest).registries
     if name == BUNDLED:
-        raise UsageError("the bundled registry is part of Octave")
+        raise UsageError("the bundled registry is part of Octave", hint="octave registry list")
     if name not in known:
         hint = did_you_mean(name, known) or "octave registry list"
         raise NotFound(f"there is no registry `{name}` in `{workspace.manifest.name}`", hint=hint)
@@ -177,9 +177,15 @@ def _address(name: str, url: str | None) -> str:
     try:
         check_server_name(name)
     except ValueError as error:
-        raise UsageError(f"`{name}` cannot name a registry: {error}") from error
+        raise UsageError(
+            f"`{name}` cannot name a registry",
+            hint="use up to 40 lower-case letters, digits and dashes",
+        ) from error
     if name == BUNDLED:
-        raise UsageError("`bundled` is the registry that came with Octave")
+        raise UsageError(
+            "`bundled` is the registry that came with Octave",
+            hint="octave registry add OTHER-NAME https://...",
+        )
     if url is None and name != OFFICIAL:
         raise UsageError(
             f"where is `{name}`? Give its address", hint=f"octave registry add {name} https://..."

@@ -142,13 +142,15 @@ def _value(name: str, key: str) -> str:
     try:
         value = raw.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise UsageError("what stands on stdin is not UTF-8 text") from None
+        raise UsageError("what stands on stdin is not UTF-8 text", hint=_pipe(name, key)) from None
     if not value:
         raise MissingAnswer(
             f"no value for `{key}` on stdin, and nobody can be asked", hint=_pipe(name, key)
         )
     if "\0" in value or len(raw) > VALUE_BYTES:
-        raise UsageError("what stands on stdin is too long, or not text, for a value")
+        raise UsageError(
+            "what stands on stdin is too long, or not text, for a value", hint=_pipe(name, key)
+        )
     return value
 
 

@@ -67,6 +67,8 @@ def _details(said: Written) -> Iterator[str]:
         yield f"{name} = {value}"
     for key, reason in said.why.items():
         yield f"`{key}` goes to the secret store: {reason}"
+    for word, names in said.keys.get("tools", {}).items():
+        yield f"{'only' if word == 'allow' else 'without'} the tools {', '.join(names)}"
     if "cwd" in said.keys:
         yield f"in {said.keys['cwd']}"
     if "pass_env" in said.keys:
@@ -88,7 +90,7 @@ def tell_moves(moves: Sequence[Move], *, quiet: bool) -> None:
         for note in change.notes:
             tell(f"note: {safe(note)}")
         if change.backup is not None and not quiet:
-            tell(f"backup, without the secrets: {safe(str(change.backup))}")
+            tell(f"backup, without the secrets that moved: {safe(str(change.backup))}")
         place = next((p for p in link.client.places.values() if _is_of(p.names, link)), None)
         if place is not None and not quiet:
             tell(f"next: {place.next_step}")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from octave.errors import Locked, OctaveError, StorageFailed
+from octave.errors import Locked, OctaveError, StorageFailed, storage_hint
 from octave.home import atomic_write
 
 LARGEST_BYTES = 32 * 2**20
@@ -42,7 +42,9 @@ def read(file: Path) -> str | None:
     except UnicodeDecodeError as error:
         raise OctaveError(f"`{file}` is not UTF-8 text at byte {error.start}") from error
     except OSError as error:
-        raise StorageFailed(f"cannot read `{file}`: {error.strerror}") from error
+        raise StorageFailed(
+            f"cannot read `{file}`: {error.strerror}", hint=storage_hint(error)
+        ) from error
 
 
 def require_writable(file: Path) -> None:
@@ -86,7 +88,9 @@ def write(file: Path, text: str) -> None:
         mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else NEW_MODE
         atomic_write(target, text.encode(), mode)
     except OSError as error:
-        raise StorageFailed(f"cannot write `{file}`: {error.strerror}") from error
+        raise StorageFailed(
+            f"cannot write `{file}`: {error.strerror}", hint=storage_hint(error)
+        ) from error
 
 
 def back_up(file: Path, text: str) -> Path:
@@ -149,7 +153,9 @@ def _delete(file: Path) -> None:
     try:
         file.resolve().unlink(missing_ok=True)
     except OSError as error:
-        raise StorageFailed(f"cannot delete `{file}`: {error.strerror}") from error
+        raise StorageFailed(
+            f"cannot delete `{file}`: {error.strerror}", hint=storage_hint(error)
+        ) from error
 
 
 def _backup_of(file: Path) -> Path:
@@ -165,5 +171,7 @@ def _take(lock: Path) -> bool:
                 lock.rmdir()
         return False
     except OSError as error:
-        raise StorageFailed(f"cannot make `{lock}`: {error.strerror}") from error
+        raise StorageFailed(
+            f"cannot make `{lock}`: {error.strerror}", hint=storage_hint(error)
+        ) from error
     return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from octave.clients import hiding, launchers, looks
+from octave.clients import container_words, hiding, launchers, looks
 from octave.clients.configured import Configured
 from octave.clients.entry import ALLOW, DENY, HEADERS, Entry
 from octave.clients.launchers import Bridge, Kept, Package
@@ -184,7 +184,7 @@ def _local(entry: Entry, known: Known) -> Draft:
         raise Skipped("it has neither a command nor an address")
     words = [
         entry.means(command, "command"),
-        *(entry.means(w, "args") for w in entry.items("args")),
+        *(entry.argument(w) for w in entry.items("args")),
     ]
     if _is_octave(words):
         raise Skipped("it is Octave itself")
@@ -246,7 +246,9 @@ def _passed(entry: Entry) -> Iterator[str]:
 
 def _own(base: Draft, words: Sequence[Meaning], env: Mapping[str, Meaning], known: Known) -> Draft:
     notes = list(base.notes)
-    if launchers.program_of(words) in {"docker", "podman"}:
+    if launchers.program_of(words) in container_words.PROGRAMS:
+        words, values = container_words.without_values(words)
+        env = {**env, **values}
         entry = known.image(words)
         notes.append("it runs a container, which stays a command")
         if entry is not None:
@@ -263,7 +265,10 @@ def _own(base: Draft, words: Sequence[Meaning], env: Mapping[str, Meaning], know
 def _bridged(found: Bridge, env: Mapping[str, Meaning]) -> Draft:
     """Return the remote server behind `mcp-remote`, which puts `${X}` of its env into headers."""
 
-    def filled(text: str) -> str:
+    def filled(text: str | Copied) -> str | Copied:
+        if isinstance(text, Copied):
+            return text
+
         def value(each: re.Match[str]) -> str:
             given = env.get(each[1])
             if not isinstance(given, str | Copied):

@@ -4,6 +4,7 @@ Tools call the same things by many names, and each has keys of its own: what is 
 told, and never guessed.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class Entry:
         if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
             raise Unclear(f"its `{what}` is not text")
         return meaning(text, self.found.client.syntax, self.found.around)
+
+    def argument(self, text: Any) -> Meaning:
+        """As `means`; a variable that only the entry itself sets is for the program to read."""
+        named = re.findall(r"\$\{(\w+)\}", text) if isinstance(text, str) else []
+        own = self.mapping("env").keys() - self.found.around.environ.keys()
+        return text if own.intersection(named) else self.means(text, "args")
 
     def text(self, text: Any, what: str) -> str:
         """Return a value that has to be known at once."""
@@ -104,5 +111,5 @@ class Entry:
 
     def left_out(self) -> Iterator[str]:
         """Yield a note for each key that means nothing to Octave."""
-        for name in self.raw.keys() - _UNDERSTOOD:
+        for name in sorted(self.raw.keys() - _UNDERSTOOD):
             yield f"`{name}` is left out"

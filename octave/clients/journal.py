@@ -148,7 +148,9 @@ def undo(
         last = {edit.client: edit.batch for edit in known}
         chosen = [edit for edit in known if edit.client in ids and last[edit.client] == edit.batch]
     if not chosen:
-        raise NotFound("Octave has changed nothing there that could be undone")
+        raise NotFound(
+            "Octave has changed nothing there that could be undone", hint="octave client list"
+        )
     outcomes: list[tuple[str, Change | OctaveError]] = []
     for edit in reversed(chosen):
         try:

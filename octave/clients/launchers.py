@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from octave.clients.references import Copied
 from octave.packages.names import Kind, check_constraint, check_range, split_package
 
 Word = Any
@@ -254,8 +255,9 @@ def _bridge(found: Package) -> Bridge:
         option, value = words.pop(0), words.pop(0) if words else None
         if option == "--transport":
             continue
-        if option != "--header" or not isinstance(value, str) or ":" not in value:
+        written = value.text if isinstance(value, Copied) else value
+        if option != "--header" or not isinstance(written, str) or ":" not in written:
             raise Kept("Octave does not know all of its options")
-        name, _, text = value.partition(":")
-        headers[name.strip()] = text.strip()
+        name, _, text = (part.strip() for part in written.partition(":"))
+        headers[name] = Copied(text, value.names) if isinstance(value, Copied) else text
     return Bridge(url, headers)

@@ -76,15 +76,30 @@ def why_value(value: str) -> str | None:
 
 def in_clear(words: Sequence[str]) -> Iterator[str]:
     """Yield what a command line gives a secret to: its flag, else `ARG` and the word's number."""
+    for number, (name, _, is_secret) in enumerate(_named(words), 1):
+        if is_secret:
+            yield name or f"ARG{number}"
+
+
+def masked(words: Sequence[str]) -> Iterator[str]:
+    """Yield `words` with `<hidden>` in the place of what looks like a secret."""
+    for word, (name, is_own, is_secret) in zip(words, _named(words), strict=True):
+        kept = f"{name}=" if is_own else ""
+        yield f"{kept}<hidden>" if is_secret else word
+
+
+def _named(words: Sequence[str]) -> Iterator[tuple[str, bool, bool]]:
+    """Yield of each word its flag, whether that is a part of it, and whether it is a secret."""
     flag = ""
-    for number, word in enumerate(words, 1):
+    for word in words:
         name, equals, inner = word.partition("=")
         is_flag = re.match(r"--?[A-Za-z]", word) is not None
         if is_flag and not equals:
+            yield word, False, False
             flag = word
             continue
-        if why_secret(name, inner) if is_flag else why_secret(flag, word):
-            yield name if is_flag else flag or f"ARG{number}"
+        found = why_secret(name, inner) if is_flag else why_secret(flag, word)
+        yield name if is_flag else flag, is_flag, found is not None
         flag = ""
 
 

@@ -313,6 +313,10 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         identifier = f"{identifier}#sha256={package.file_sha256}"
     variables = [*package.environment_variables, *run.variables]
     is_refused = bool(run.refused or more.oci_registry)
+    elsewhere = (
+        f"the image lies at `{more.oci_registry}`, so its name alone means another: "
+        f"`octave install oci:HOST/{identifier}`"
+    )
     return PackageChoice(
         kind=kind,
         identifier=identifier,
@@ -327,7 +331,7 @@ def _choice(package: Package, extension: Extension) -> PackageChoice:
         network=more.network,
         needs_at_start=more.needs_at_start,
         archived=more.archived,
-        notes=(*more.notes, *run.notes()),
+        notes=(*more.notes, *run.notes(), *([elsewhere] if more.oci_registry else [])),
         figures=more.figures,
         base_url=package.registry_base_url,
         mounts=run.mounts,

@@ -50,6 +50,22 @@ class Place:
         image = containers.reference(record.package, record.integrity)
         return containers.explained(error, self.server.name, image)
 
+    def told(self, passed: Mapping[str, str]) -> tuple[str, ...]:
+        """Return `shown` and the arguments of the record, to be read by anybody.
+
+        What the server is given by octave.toml stands as `$NAME`, for it may be a secret; `passed`
+        is what every server gets.
+
+        Raises:
+            StartFailed: as `command`.
+        """
+
+        def lookup(name: str) -> str | None:
+            is_given = name in self.server.env or name in self.server.pass_env
+            return f"${name}" if is_given else passed.get(name)
+
+        return (*self.shown(), *self.fixed(lookup))
+
     def fixed(self, lookup: Lookup) -> tuple[str, ...]:
         """Return the arguments of the record; `lookup` gives what a bundle takes from variables."""
         words = tuple(map(self._filled, self.record.args))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from octave.errors import OctaveError
+from octave.errors import OctaveError, ServerNotFound
 from octave.packages import bundles, lockfile, manifest, manifest_change, workspaces
 from octave.packages.ecosystems.base import Newest
 from octave.packages.lockfile import Pin
@@ -52,19 +52,30 @@ class Standing:
 def look(names: Sequence[str], site: Site) -> list[Standing]:
     """Return how the named servers stand, all that have a package for none; in that order.
 
+    A name that the manifest does not have is told last, beside what is known of the others.
+
     Raises:
-        ServerNotFound: the manifest has no such server.
+        ServerNotFound: the manifest has none of them.
         ManifestError, NotTrusted, IntegrityFailed: manifest or lockfile cannot be used.
     """
     workspace = site.workspace
     wanted = manifest.load(workspace.manifest)
-    servers = [manifest_change.find_server(wanted, name) for name in dict.fromkeys(names)]
+    servers: list[ServerEntry] = []
+    unknown: list[Standing] = []
+    for name in dict.fromkeys(names):
+        try:
+            servers.append(manifest_change.find_server(wanted, name))
+        except ServerNotFound as error:
+            unknown.append(Standing(name, "", None, error=error))
+    if unknown and not servers and unknown[0].error is not None:
+        raise unknown[0].error
     workspaces.require_trust(workspace, wanted)
     pins = lockfile.read(workspace.lockfile).pins
     packaged = [s for s in servers or wanted.servers.values() if s.package is not None]
-    return all_of(
+    known = all_of(
         packaged, lambda server, _: _look(server, pins.get(server.name), site), hands=AT_ONCE
     )
+    return [*known, *unknown]
 
 
 def _look(server: ServerEntry, pin: Pin | None, site: Site) -> Standing:

@@ -185,17 +185,11 @@ def _command(pin: Pin, entry: str, server: ServerEntry, site: Site) -> tuple[str
     if not whole.entry and pin.kind != "oci":
         return ()
 
-    def lookup(name: str) -> str | None:
-        if name in server.env or name in server.pass_env:
-            # A value may be a secret.
-            return f"${name}"
-        return site.bench.environ.get(name) if name in specs.PASSED else None
-
     try:
         argv = ECOSYSTEMS[pin.kind].argv(whole, folder, site.bench)
         record = record_of(whole, store.portable(argv, folder, home))
         place = Place(site.workspace, server, record, folder)
-        return (*place.shown(), *place.fixed(lookup), *map(str, server.args))
+        return (*place.told(specs.passed(site.bench.environ)), *map(str, server.args))
     except OctaveError:
         return ()
 

@@ -4,6 +4,7 @@ Everything it can cost is bounded: bytes after unpacking, time, redirects, attem
 to another host is refused: which registry answers is the user's choice alone.
 """
 
+import re
 import threading
 import time
 import zlib
@@ -258,4 +259,5 @@ def _retry_after_s(response: "httpx.Response") -> float:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    # httpx quotes the number of the system's error, which is nobody's affair.
+    return re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__

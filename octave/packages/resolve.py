@@ -17,7 +17,7 @@ from octave.errors import (
 from octave.packages import bundles, containers
 from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
-from octave.packages.graph_rows import buildable, marked
+from octave.packages.graph_rows import buildable, in_order, marked
 from octave.packages.imitation import imitated
 from octave.packages.lockfile import Pin
 from octave.packages.manifest import Manifest, ServerEntry
@@ -96,7 +96,7 @@ def choose(text: str, registry: Lookup) -> Choice:
     name, version_range = _split_range(text)
     entry = registry.get(name)
     known = entry.preferred()
-    _check_range(known.kind, version_range)
+    _check_range(known.kind, name, version_range)
     return Choice(name, entry.short_name, known.kind, known.identifier, version_range, entry, known)
 
 
@@ -115,7 +115,7 @@ def meant(text: str, wanted: Manifest, pins: Mapping[str, Pin], registry: Lookup
         if found.source == server.package:
             return found
     if version_range != "*":
-        _check_range(split_package(server.package)[0], version_range)
+        _check_range(split_package(server.package)[0], name, version_range)
         server = replace(server, version=version_range)
     try:
         return of_manifest(server, registry)
@@ -205,7 +205,7 @@ def pin_of(choice: Choice, server: ServerEntry, staging: Path, bench: Bench) -> 
         package=choice.package,
         version=resolved.version,
         integrity=resolved.integrity,
-        graph=resolved.graph,
+        graph=tuple(in_order(resolved.graph)),
         registry_name=choice.entry.name if choice.entry else "",
         title=choice.entry.title if choice.entry else "",
         entry=resolved.entry,
@@ -355,15 +355,18 @@ def _package_and_range(text: str) -> tuple[str, str, str]:
             if known
             else "use a registry name, `npm:PACKAGE[@VERSION]` or `pypi:PACKAGE[@VERSION]`",
         ) from error
-    _check_range(kind, version_range)
+    _check_range(kind, source, version_range)
     return kind, package, version_range
 
 
-def _check_range(kind: str, version_range: str) -> None:
+def _check_range(kind: str, named: str, version_range: str) -> None:
     try:
         check_range(kind, version_range)
     except ValueError as error:
-        raise UsageError(f"no such version can be asked for: {error}") from error
+        example = {"npm": f"{named}@^1.2", "pypi": f"'{named}>=1.2,<2'"}.get(kind, named)
+        raise UsageError(
+            f"no such version can be asked for: {error}", hint=f"octave install {example}"
+        ) from error
 
 
 def _split_range(text: str) -> tuple[str, str]:

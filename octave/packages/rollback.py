@@ -41,7 +41,9 @@ def rollback(name: str, version: str | None, site: Site) -> Outcome:
     server = manifest_change.find_server(wanted, name)
     workspaces.require_trust(workspace, wanted)
     if server.package is None:
-        raise UsageError(f"`{name}` comes from no package, so it has no versions")
+        raise UsageError(
+            f"`{name}` comes from no package, so it has no versions", hint="octave list"
+        )
     with store.locked(home, name, site.bench.progress):
         wanted = manifest.load(workspace.manifest)
         server = manifest_change.find_server(wanted, name)
@@ -87,7 +89,7 @@ def _not_there(server: ServerEntry, version: str | None, versions: list[str]) ->
     listed = ", ".join(f"`{each}`" for each in versions)
     which = "no version before this one" if version is None else f"no version `{version}`"
     return VersionNotFound(
-        f"{which} of `{name}` lies on this disk; {f'there is {listed}' if listed else 'no other'}",
+        f"{which} of `{name}` lies on this disk{f'; there is {listed}' if listed else ''}",
         hint=f"octave rollback {name} {versions[-1]}"
         if versions
         else _elsewhere(server, version or "VERSION"),

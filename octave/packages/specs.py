@@ -49,6 +49,11 @@ _SECRET_HEADERS = re.compile("auth|cookie|credential|key|password|secret|token",
 """Names whose values say who asks, wherever they were written."""
 
 
+def passed(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of `environ` every server gets by its name."""
+    return {name: environ[name] for name in PASSED if name in environ}
+
+
 def launch_specs(workspace: Workspace, environ: Mapping[str, str]) -> list[LaunchSpec]:
     """Return a spec for each enabled server of the manifest, in its order.
 

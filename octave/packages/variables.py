@@ -170,6 +170,9 @@ def _is_broken(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
+_FILE = "`--env-file FILE` names a file with a `KEY=VALUE` on each line"
+
+
 def read_file(path: Path) -> dict[str, str]:
     """Read lines of `KEY=VALUE`; blank lines, `#` comments, `export ` and outer quotes are allowed.
 
@@ -179,10 +182,10 @@ def read_file(path: Path) -> dict[str, str]:
     try:
         lines: Sequence[str] = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UsageError(f"cannot read `{path}`: {error.strerror}") from error
+        raise UsageError(f"cannot read `{path}`: {error.strerror}", hint=_FILE) from error
     except UnicodeDecodeError:
         # Its cause would quote the bytes around the fault: secrets.
-        raise UsageError(f"cannot read `{path}`: it is not UTF-8 text") from None
+        raise UsageError(f"cannot read `{path}`: it is not UTF-8 text", hint=_FILE) from None
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         text = line.strip().removeprefix("export ")
@@ -190,7 +193,7 @@ def read_file(path: Path) -> dict[str, str]:
             continue
         name, equals, value = text.partition("=")
         if not equals or not _NAME.fullmatch(name.strip()):
-            raise UsageError(f"`{path}` line {number}: expected `KEY=VALUE`")
+            raise UsageError(f"`{path}` line {number}: expected `KEY=VALUE`", hint=_FILE)
         found[name.strip()] = _unquoted(value.strip())
     return found
 

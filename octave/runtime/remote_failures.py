@@ -1,5 +1,6 @@
 """Why a remote server cannot be used, as errors: the host is told, never the rest of its URL."""
 
+import os
 import socket
 import ssl
 
@@ -63,12 +64,9 @@ def _words(cause: BaseException) -> str | None:
         return f"its certificate or encryption is refused ({cause.reason or 'TLS'})"
     if isinstance(cause, TimeoutError):
         return "no answer in time"
-    if (
-        isinstance(cause, OSError)
-        and cause.strerror
-        and not isinstance(cause, ConnectionResetError)
-    ):
-        return cause.strerror.lower()
+    if isinstance(cause, OSError) and cause.errno and not isinstance(cause, ConnectionResetError):
+        # asyncio puts the address into its own words for it.
+        return os.strerror(cause.errno).lower()
     return None
 
 

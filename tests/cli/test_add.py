@@ -147,7 +147,8 @@ def test_a_program_beside_the_manifest_is_found(desk: Desk) -> None:
         (
             ("x", "--header", "A: b", "--", "cat"),
             2,
-            "error: `--header` and `--header-env` go with an address\n",
+            "error: `--header` and `--header-env` go with an address\n"
+            "hint: octave add x https://HOST/mcp --header 'K: V'\n",
         ),
         (
             ("x", NOWHERE, "-e", "A=b"),

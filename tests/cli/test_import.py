@@ -331,7 +331,7 @@ def test_undo_says_what_it_cannot_do(world: World) -> None:
     assert world.octave("client", "undo").told == (
         4,
         "",
-        "error: Octave has changed nothing there that could be undone\n",
+        "error: Octave has changed nothing there that could be undone\nhint: octave client list\n",
     )
     file = write(world, ".claude.json", {"own": {**OWN, "env": {"TOKEN": TOKEN}}})
     world.octave("import", "-y", "--no-start")
@@ -353,6 +353,7 @@ def test_limits_filters_and_folders_of_a_package_are_kept(world: World) -> None:
     )
     done = world.octave("import", "codex", "-y")
     assert done.stdout.splitlines()[0] == "installed good 1.0 (3 tools)", done.stderr
+    assert "    only the tools echo\n" in done.stderr
     assert world.manifest.endswith(
         "\n[servers.good]\n"
         'package = "pypi:story-good"\nversion = ">=1"\n'

@@ -106,7 +106,11 @@ def test_info_is_a_page_for_a_person(world: World) -> None:
     assert "not installed; install it with `octave install github -e" in shown
     assert "npm:@modelcontextprotocol/server-github 2025.4.8 (archived)\n" in shown
     assert "  GITHUB_PERSONAL_ACCESS_TOKEN (required, secret): Personal access token\n" in shown
-    assert "oci:github/github-mcp-server (cannot be installed by this version)\n" in shown
+    assert (
+        "oci:github/github-mcp-server (not installed by Octave)\n"
+        "  note: the image lies at `ghcr`, so its name alone means another: "
+        "`octave install oci:HOST/github/github-mcp-server`\n"
+    ) in shown
 
 
 def test_info_of_a_package_by_its_own_name_is_the_same(world: World) -> None:
@@ -117,10 +121,32 @@ def test_info_of_a_package_by_its_own_name_is_the_same(world: World) -> None:
 
 def test_info_of_a_server_the_registry_does_not_know_tells_what_is_installed(world: World) -> None:
     world.offer("story-good", GOOD)
-    world.octave("install", "pypi:story-good")
+    world.octave("install", "pypi:story-good", "--arg=--root", "--arg=/srv")
     found = world.octave("info", "story-good", "--json").json
     assert found["name"] == "story-good"
     assert found["installed"]["tools"] == 3
+    assert found["installed"]["command"][-2:] == ["--root", "/srv"]
+
+
+def test_info_of_a_server_of_ones_own_tells_how_it_is_started_and_no_secret(world: World) -> None:
+    world.home.mkdir(mode=0o700)
+    (world.home / "octave.toml").write_text(
+        """[servers.mine]
+command = ["node", "./server.js", "--api-key", "sk-ant-api03-abcdefghijklmnop", "--key=hush-hush"]
+env = { MODE = "fast", TOKEN = { secret = "mine/TOKEN" } }
+[servers.far]
+url = "https://mcp.example.com/mcp?api_key=sk-ant-api03-abcdefghijklmnop"
+headers = { Authorization = { env = "FAR_AUTH" } }
+""",
+        encoding="utf-8",
+    )
+    assert world.octave("info", "mine").stdout == (
+        "mine\n\na command of your own: node ./server.js --api-key <hidden> --key=<hidden>\n"
+        "  is given: MODE, TOKEN\n"
+    )
+    assert world.octave("info", "far").stdout == (
+        "far\n\nconnects https://mcp.example.com/mcp\n  sends: Authorization\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["githb", "npm:no-such", "oci:x", ":", "../x", "GitHub"])

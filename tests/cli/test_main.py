@@ -78,7 +78,30 @@ def test_the_table_of_exit_codes_is_printed_from_the_code(world: World) -> None:
         (["frobnicate"], "error: there is no verb `frobnicate`\nhint: octave --help\n"),
         (["\x1b[2J"], "error: there is no verb `\\x1b[2J`\nhint: octave --help\n"),
         (["help", "lst"], "error: there is no verb `lst`\nhint: did you mean `list` or `set`?\n"),
-        (["uninstall"], "error: Missing argument 'NAME'\nhint: octave uninstall --help\n"),
+        (["uninstall"], "error: Missing argument `NAME`\nhint: octave uninstall --help\n"),
+        (
+            ["search", "--lmit", "3"],
+            "error: No such option `--lmit`\nhint: did you mean `--limit`?\n",
+        ),
+        (
+            ["install", "x", "--arg"],
+            "error: Option `--arg` requires an argument\nhint: octave install --help\n",
+        ),
+        (
+            ["secret", "lst"],
+            "error: No such command `lst`\n"
+            "hint: did you mean `octave secret list` or `octave secret set`?\n",
+        ),
+        (
+            ["export", "word"],
+            "error: Invalid value for `compose|kubernetes|systemd|mcp-json`: `word` is not one of "
+            "`compose`, `kubernetes`, `systemd`, `mcp-json`\nhint: octave export --help\n",
+        ),
+        (
+            ["export"],
+            "error: Missing argument `compose|kubernetes|systemd|mcp-json`. Choose from: compose, "
+            "kubernetes, systemd, mcp-json\nhint: octave export --help\n",
+        ),
         (["info", "a", "b"], None),
         (["list", "--bogus"], None),
         (["rm", "--bogus", "x"], None),
@@ -90,6 +113,15 @@ def test_the_table_of_exit_codes_is_printed_from_the_code(world: World) -> None:
         (["install", "a", "--locked"], None),
         (["install", "a", "--env-file", "nowhere"], None),
         (["install", "time", "-e", "1X"], None),
+        (["install", "time@^1"], None),
+        (["install", "npm:x@bogus!"], None),
+        (["install", "--remote"], None),
+        (["add", "x", "--header", "A: b", "--", "true"], None),
+        (["export", "compose", "--system"], None),
+        (["export", "compose", "--proxy"], None),
+        (["registry", "add", "Bad Name", "https://h.test"], None),
+        (["registry", "add", "bundled", "https://h.test"], None),
+        (["registry", "remove", "bundled"], None),
     ],
 )
 def test_a_usage_error_is_told_with_a_hint_and_exits_2(
@@ -99,6 +131,7 @@ def test_a_usage_error_is_told_with_a_hint_and_exits_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
+    assert "\nhint: " in err
     assert "Usage:" not in err
     if stderr is not None:
         assert err == stderr

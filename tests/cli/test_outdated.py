@@ -45,6 +45,11 @@ def test_it_lists_what_is_newer_and_exits_1(world: World) -> None:
         "",
         "asking for versions of story-echo\nevery server is as new as it can be\n",
     )
+    done = world.octave("outdated", "story-god", "story-good")
+    assert (done.code, done.stdout.splitlines()[1].split()[0]) == (4, "story-good")
+    assert done.stderr.endswith(
+        "has no server `story-god`\nhint: did you mean `story-good` or `story-echo`?\n"
+    )
 
 
 def test_the_range_of_the_manifest_is_what_is_wanted_and_pinned_ones_are_marked(

@@ -45,11 +45,11 @@ def test_verbs_whose_words_are_text_load_no_pydantic(desk: Desk, words: tuple[st
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("logs", "-n", "many"), "Invalid value for '--lines' / '-n'"),
-        (("serve", "--port", "70000"), "Invalid value for '--port'"),
-        (("call", "good", "echo", "--timeout", "0"), "Invalid value for '--timeout'"),
-        (("call", "good"), "Missing argument 'TOOL'"),
-        (("start", "--manifest"), "Option '--manifest' requires an argument"),
+        (("logs", "-n", "many"), "Invalid value for `--lines` / `-n`"),
+        (("serve", "--port", "70000"), "Invalid value for `--port`"),
+        (("call", "good", "echo", "--timeout", "0"), "Invalid value for `--timeout`"),
+        (("call", "good"), "Missing argument `TOOL`"),
+        (("start", "--manifest"), "Option `--manifest` requires an argument"),
     ],
 )
 def test_numbers_and_missing_words_are_still_checked(

@@ -95,7 +95,7 @@ def test_add_makes_the_manifest_where_there_is_none(world: World, registry: Regi
         (("company", "nonsense"), 2, '"nonsense" is not an address', "octave registry add"),
         (("company", "https://ex..ample"), 2, '"https://ex..ample" is not an address', ""),
         (("company", "https://xn--a"), 8, "the registry `company`", ""),
-        (("company", "http://127.0.0.1:1"), 8, "the registry `company` cannot be reached", ""),
+        (("company", "http://127.0.0.1:1"), 8, "cannot be reached: Connection refused\nhint", ""),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_registry_is_not_added(

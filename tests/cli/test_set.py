@@ -99,7 +99,8 @@ def test_keys_are_set_and_unset_and_all_else_stays(desk: Desk, path: Path) -> No
         (
             ("good", "replay=true", "--unset", "replay"),
             2,
-            "error: `replay` cannot be set and unset at once\n",
+            "error: `replay` cannot be set and unset at once\n"
+            "hint: octave set good --unset replay\n",
         ),
         (("good",), 2, "error: nothing is to be changed\nhint: octave set good KEY=VALUE\n"),
         (
@@ -174,7 +175,7 @@ def test_a_pin_is_for_packages_alone(desk: Desk, path: Path) -> None:
     assert desk.octave("pin", "good").told == (
         2,
         "",
-        "error: `good` comes from no package, so it has no version to stay at\n",
+        "error: `good` comes from no package, so it has no version to stay at\nhint: octave list\n",
     )
 
 

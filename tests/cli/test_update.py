@@ -85,6 +85,19 @@ def test_check_only_tells_and_exits_1(world: World) -> None:
     )
 
 
+def test_a_package_locked_once_for_each_python_is_as_new_as_it_can_be(world: World) -> None:
+    forks = [f"fork-{number}" for number in range(4)]
+    for name in forks:
+        world.index.add(name, "1.0")
+        world.index.add(name, "2.0")
+    either = (("1.0", "<"), ("2.0", ">="))
+    wanted = [f"{n}=={v}; python_version {sign} '3.12'" for n in forks for v, sign in either]
+    world.index.add("splits", "1.0", scripts=["splits"], requires=wanted)
+    assert world.octave("install", "pypi:splits", "--no-start").code == 0
+    done = world.octave("update", "--check", "-q")
+    assert done.told == (0, "current splits 1.0\n", "")
+
+
 def test_a_dry_run_shows_the_difference_and_keeps_nothing(world: World) -> None:
     prepared(world)
     before = world.state()
@@ -322,7 +335,7 @@ def test_what_an_npm_update_brings_along_is_told_and_what_cannot_run_is_refused(
     offer("2.0.0", engines={"node": ">=99"})
     done = world.octave("update", "-y", "-q")
     assert (done.code, done.stdout) == (1, "")
-    assert "`>=99` is needed" in done.stderr
+    assert "`story-node` 2.0.0 does not run here: a node version in `>=99` is needed" in done.stderr
     npm.close()
     done = world.octave("update", "-y", "--json")
     assert (done.code, done.error["code"]) == (8, "registry_unreachable")

@@ -301,6 +301,39 @@ def test_a_bridge_becomes_the_remote_server_behind_it(user):
     assert header.text == "Bearer 0123456789"
 
 
+@pytest.mark.parametrize("client", ["claude", "gemini", "cursor", "claude-desktop"])
+def test_a_variable_that_the_entry_alone_sets_is_left_to_the_bridge(user, client):
+    args = ["mcp-remote", "https://x.example/mcp", "--header", "Authorization:${AUTH}"]
+    entry = {"command": "npx", "args": args, "env": {"AUTH": "Bearer 0123456789"}}
+    assert user.draft(entry, client).headers["Authorization"].text == "Bearer 0123456789"
+    user.environ["AUTH"] = "Bearer of-the-shell"
+    if client in {"claude", "gemini"}:
+        assert user.draft(entry, client).headers["Authorization"].text == "Bearer of-the-shell"
+
+
+def test_a_secret_of_a_container_goes_by_the_environment_and_the_servers_own_words_stay(user):
+    args = ["run", "-i", "-v", "/x:/y", "-e", f"GH={TOKEN}", "--env=API_KEY=hush-hush", "-e", "A=1"]
+    made = user.draft({"command": "docker", "args": [*args, "image", "-e", "B=1"]})
+    assert made.command == (
+        *("docker", "run", "-i", "-v", "/x:/y", "-e", "GH", "--env=API_KEY", "-e", "A=1"),
+        *("image", "-e", "B=1"),
+    )
+    assert {name: value.text for name, value in made.env.items()} == {
+        "GH": TOKEN,
+        "API_KEY": "hush-hush",
+    }
+    user.environ["HUSH"] = "hush-hush"
+    mixed = {"command": "docker", "args": ["run", "-e", "API_KEY=${HUSH}", "image"]}
+    made = user.draft(mixed, "claude")
+    assert made.command[-2:] == ("API_KEY", "image")
+    assert made.env["API_KEY"].text == "hush-hush"
+    server = user.draft(
+        {"command": "docker", "args": ["run", "--rm", "image", "-e", f"GH={TOKEN}"]}
+    )
+    assert isinstance(server.command[-1], Secret)
+    assert server.env == {}
+
+
 def test_containers_stay_commands_with_a_word_about_what_else_there_is(user):
     args = ["run", "-i", "-e", "A", "ghcr.io/github/github-mcp-server:v1"]
     made = user.draft({"command": "docker", "args": args})

@@ -198,7 +198,7 @@ async def test_where_nobody_listens_the_link_ends_and_says_where(streaming: List
         failure = talk.link.failure
         assert isinstance(failure, RemoteUnreachable)
         host = streaming.origin.removeprefix("http://")
-        assert failure.message.startswith(f"`peer` cannot be reached at `{host}`: ")
+        assert failure.message == f"`peer` cannot be reached at `{host}`: connection refused"
         assert "hush" not in failure.message + str(failure.hint) + repr(failure.details)
         assert not talk.link.has_sent(ticket)
 

@@ -60,7 +60,7 @@ class Npm:
         found = find_version(wanted, toolchains.node(bench), staging, bench)
         version = str(found["version"])
         requires = required_node(found, wanted.requires.get("node"))
-        node = toolchains.node(bench, requires)
+        node = _node_that_runs(wanted.package, version, requires, bench)
         bench.progress(f"locking {wanted.package} {version}")
         resolver, made_for = resolver_for(node, requires, staging)
         rows = _lock(wanted, version, overrides, resolver, staging, bench)
@@ -149,13 +149,13 @@ def choose_entry(package: str, binaries: object, executable: str | None) -> str:
     if name is None:
         raise Ambiguous(
             f"`{package}` has several executables: {listed}",
-            hint=f"choose one: `octave install npm:{package} --bin {min(known)}`",
+            hint=f"choose one with `--bin {min(known)}`",
             details={"candidates": sorted(known)},
         )
     if name not in known:
         raise InstallFailed(
             f"`{package}` has no executable `{name}`, it has {listed}",
-            hint=f"octave install npm:{package} --bin {min(known)}",
+            hint=f"choose one with `--bin {min(known)}`",
             details={"candidates": sorted(known)},
         )
     entry = str(PurePosixPath(root_path(package)) / known[name])
@@ -246,6 +246,17 @@ def with_all_variants(
                 hint="check the network and the registry, then try again",
             )
     return npm_variants.without(rows, absent)
+
+
+def _node_that_runs(package: str, version: str, requires: tuple[str, ...], bench: Bench) -> Node:
+    try:
+        return toolchains.node(bench, requires)
+    except InstallFailed as error:
+        raise InstallFailed(
+            f"`{package}` {version} does not run here: {error.message}",
+            hint=f"{error.hint}; or ask for an older version, `npm:{package}@<{version}`",
+            details=error.details,
+        ) from error
 
 
 def notes(

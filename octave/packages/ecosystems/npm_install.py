@@ -84,7 +84,7 @@ def _fill(
     by_path: Mapping[str, GraphRow], pin: Pin, node: Node, target: Path, bench: Bench
 ) -> tuple[GraphRow, ...]:
     rows = selected(by_path, pin, node, bench)
-    bench.progress(f"installing {len(rows)} packages of {pin.package}")
+    bench.progress(f"installing {pin.package} {pin.version} ({len(rows)} in all)")
     cache = bench.home.cache / TARBALLS
     npm_tree.fill(
         rows,

@@ -109,7 +109,9 @@ def find_version(wanted: Wanted, node: Node, staging: Path, bench: Bench) -> dic
             raise _no_such_version(package, asked, told.versions, told.tags)
         found = _view(package, version, node, staging, bench)
     if not found:
-        raise VersionNotFound(f"`{package}` has no version `{asked}`")
+        raise VersionNotFound(
+            f"`{package}` has no version `{asked}`", hint=f"octave install npm:{package}"
+        )
     return _preferred(found)
 
 

@@ -19,8 +19,10 @@ def choose_script(package: str, scripts: Sequence[str], executable: str | None) 
     if executable not in scripts:
         listed = ", ".join(f"`{script}`" for script in scripts)
         raise InstallFailed(
-            f"`{package}` has no executable `{executable}`",
-            hint=did_you_mean(executable, scripts) or f"it has {listed or 'none'}",
+            f"`{package}` has no executable `{executable}`, it has {listed or 'none'}",
+            hint=did_you_mean(executable, scripts) or f"choose one with `--bin {scripts[0]}`"
+            if scripts
+            else "look for another package, or for another version of this one",
         )
     return executable
 
