@@ -340,6 +340,9 @@ def _problems(pin: Pin) -> Iterator[tuple[str, Place]]:
     if pin.kind not in HASHES:
         yield f"`{pin.name}` is of the unknown kind `{pin.kind}`", ("kind",)
         return
+    if not pin.request.startswith(f"{pin.kind}:{pin.package}@"):
+        told = f"`{pin.name}` is `{pin.kind}:{pin.package}`, and `{pin.request}` was asked for"
+        yield told, ("package",)
     roots = 0
     for index, row in enumerate(pin.graph):
         place = (pin.kind, index)
