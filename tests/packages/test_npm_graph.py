@@ -220,3 +220,30 @@ def test_optional_packages_and_peers_may_be_missing_and_cycles_end():
         unneeded={},
     )
     assert paths_of(by_path) == ["p", "root"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "is_refused"),
+    [
+        ("npm:strings@^4", "strings", False),
+        ("npm:@s/strings", "@s/strings", False),
+        ("^4", None, False),
+        ("^4", "evil", True),
+        ("npm:strings@^4", "evil", True),
+        # Of the alias' own name there can be a package too, somebody else's.
+        ("npm:strings@^4", None, True),
+    ],
+)
+def test_only_an_alias_has_another_package_in_its_place(spec, name, is_refused):
+    told = {"name": name} if name else {}
+    rows = graph(root={"dependencies": {"strings-cjs": spec}}, **{"strings-cjs": told}).values()
+    if not is_refused:
+        assert len(check_rows(rows, "root", SHA)) == 2
+        return
+    with pytest.raises(IntegrityFailed, match="where `root` needs `strings"):
+        check_rows(rows, "root", SHA)
+
+
+def test_another_package_in_the_place_of_the_server_itself_is_refused():
+    with pytest.raises(IntegrityFailed, match="does not hold the package it names"):
+        check_rows(graph(root={"name": "evil"}).values(), "root", SHA)

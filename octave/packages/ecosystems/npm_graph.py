@@ -17,6 +17,7 @@ NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]
 VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
 _SHA512 = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
 _PATH = re.compile(rf"node_modules/{NAME.pattern}(?:/node_modules/{NAME.pattern})*")
+_ALIAS = re.compile(rf"npm:({NAME.pattern})(?:@.*)?")
 _MAPS = ("dependencies", "optionalDependencies", "peerDependencies")
 _FLAGS = ("optional", "peer", "inBundle", "hasInstallScript", "hasShrinkwrap")
 _LISTS = ("os", "cpu", "libc")
@@ -162,7 +163,7 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             )
         by_path[path] = row
     root = by_path.get(root_path(package))
-    if root is None or root.get("integrity") != integrity:
+    if root is None or (root.get("integrity"), row_name(root)) != (integrity, package):
         raise IntegrityFailed(
             f"the lockfile's graph of `{package}` does not hold the package it names",
             hint="octave lock",
@@ -176,7 +177,32 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             " dependencies are missing in it",
             hint="octave lock",
         )
+    _require_names(by_path)
     return by_path
+
+
+def _require_names(by_path: Mapping[str, GraphRow]) -> None:
+    """Refuse a package that stands in the place of another: only an alias has a foreign name."""
+    for path, row in by_path.items():
+        for name, spec in _asked(row):
+            found = by_path.get(locate(by_path, path, name) or "")
+            if found is None or found.get("inBundle"):
+                continue
+            alias = _ALIAS.fullmatch(spec)
+            meant = alias[1] if alias else name
+            if row_name(found) != meant:
+                raise IntegrityFailed(
+                    f"the lockfile has `{row_name(found)}` at `{found['path']}`, where"
+                    f" `{row_name(row)}` needs `{meant}`",
+                    hint="octave lock",
+                )
+
+
+def _asked(row: GraphRow) -> Iterator[tuple[str, str]]:
+    for key in ("dependencies", "optionalDependencies"):
+        value = row.get(key)
+        if isinstance(value, Mapping):
+            yield from ((str(name), str(spec)) for name, spec in value.items())
 
 
 def _reached(by_path: Mapping[str, GraphRow], package: str) -> set[str]:
