@@ -22,6 +22,7 @@ from octave.errors import IntegrityFailed, storage_hint
 from octave.home import atomic_write
 from octave.packages.definitions import ToolPin
 from octave.packages.graph_rows import HASHES, holds_address, in_order, ordered_keys
+from octave.packages.pin_limits import overreaches
 from octave.packages.toml_text import Path as Place
 from octave.packages.toml_text import locate, merge_conflict, syntax_place
 
@@ -340,9 +341,7 @@ def _problems(pin: Pin) -> Iterator[tuple[str, Place]]:
     if pin.kind not in HASHES:
         yield f"`{pin.name}` is of the unknown kind `{pin.kind}`", ("kind",)
         return
-    if not pin.request.startswith(f"{pin.kind}:{pin.package}@"):
-        told = f"`{pin.name}` is `{pin.kind}:{pin.package}`, and `{pin.request}` was asked for"
-        yield told, ("package",)
+    yield from ((problem, (key,)) for problem, key in overreaches(pin))
     roots = 0
     for index, row in enumerate(pin.graph):
         place = (pin.kind, index)
