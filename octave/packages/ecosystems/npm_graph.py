@@ -177,32 +177,37 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             " dependencies are missing in it",
             hint="octave lock",
         )
-    _require_names(by_path)
+    require_asked_for(by_path, by_path)
     return by_path
 
 
-def _require_names(by_path: Mapping[str, GraphRow]) -> None:
-    """Refuse a package that stands in the place of another: only an alias has a foreign name."""
+def require_asked_for(
+    by_path: Mapping[str, GraphRow], manifests: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Refuse a package in the place of another one: only an alias has a foreign name.
+
+    `manifests` say by path, as rows or package.json, what each asks for. Where one asks for an
+    alias, npm takes it for all others too that want something of that name in that place.
+
+    Raises:
+        IntegrityFailed: nobody asks for that package there.
+    """
+    meant: dict[str, set[str]] = {}
+    for path, manifest in manifests.items():
+        for key in _MAPS:
+            wanted = manifest.get(key)
+            for name, spec in wanted.items() if isinstance(wanted, Mapping) else ():
+                alias = _ALIAS.fullmatch(str(spec))
+                found = locate(by_path, path, str(name))
+                if found is not None:
+                    meant.setdefault(found, set()).add(alias[1] if alias else str(name))
     for path, row in by_path.items():
-        for name, spec in _asked(row):
-            found = by_path.get(locate(by_path, path, name) or "")
-            if found is None or found.get("inBundle"):
-                continue
-            alias = _ALIAS.fullmatch(spec)
-            meant = alias[1] if alias else name
-            if row_name(found) != meant:
-                raise IntegrityFailed(
-                    f"the lockfile has `{row_name(found)}` at `{found['path']}`, where"
-                    f" `{row_name(row)}` needs `{meant}`",
-                    hint="octave lock",
-                )
-
-
-def _asked(row: GraphRow) -> Iterator[tuple[str, str]]:
-    for key in ("dependencies", "optionalDependencies"):
-        value = row.get(key)
-        if isinstance(value, Mapping):
-            yield from ((str(name), str(spec)) for name, spec in value.items())
+        names = meant.get(path) or {path.rpartition("node_modules/")[2]}
+        if row_name(row) not in names and not row.get("inBundle"):
+            raise IntegrityFailed(
+                f"the lockfile has `{row_name(row)}` at `{path}`, where `{min(names)}` is needed",
+                hint="octave lock",
+            )
 
 
 def _reached(by_path: Mapping[str, GraphRow], package: str) -> set[str]:
