@@ -102,6 +102,19 @@ def test_each_difference_to_the_manifest_is_named(world: World) -> None:
     ]
 
 
+def test_a_lockfile_starts_nothing_but_the_package_that_is_asked_for(world: World) -> None:
+    world.offer("story-good", GOOD, scripts=["story-good"])
+    path = world.home / "octave.lock"
+    assert world.octave("install", "pypi:story-good", "--no-start").code == 0
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace('entry = "story-good"', 'entry = "python"'), encoding="utf-8")
+    refusal = "the lockfile's entry `python` is no executable of `story-good`"
+    assert refusal in world.octave("install", "--locked").stderr
+    shutil.rmtree(world.home / "servers")
+    assert refusal in world.octave("install", "--locked").stderr
+    assert world.installed() == []
+
+
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """Mount `folder` so that nobody can write in it, or skip the test."""

@@ -88,7 +88,7 @@ class Npm:
             notes=tuple(notes(wanted.package, found, rows, node, bench)),
         )
 
-    def check(self, pin: Pin, bench: Bench) -> None:
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
         """Refuse rows that no tree could be made of."""
         by_path = _checked(pin)
         node = toolchains.fitting_system_node(bench)
@@ -280,7 +280,10 @@ def with_all_variants(
 
 def _checked(pin: Pin) -> dict[str, GraphRow]:
     by_path = check_rows(pin.graph, pin.package, pin.integrity)
-    if not _is_inside(pin.entry, root_path(pin.package)):
+    # The programs of its dependencies do more than servers do.
+    others = (path for path in by_path if path.startswith(f"{root_path(pin.package)}/"))
+    is_own = _is_inside(pin.entry, root_path(pin.package))
+    if not is_own or any(_is_inside(pin.entry, path) for path in others):
         raise IntegrityFailed(
             f"the lockfile's entry `{pin.entry}` lies outside `{pin.package}`",
             hint="octave lock",

@@ -41,10 +41,11 @@ from octave.packages.ecosystems.pypi_rows import (
     requirement,
     with_builds,
 )
-from octave.packages.ecosystems.pypi_scripts import choose_script
+from octave.packages.ecosystems.pypi_scripts import choose_script, require_own
 from octave.packages.graph_rows import marked
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.names import pypi_name
+from octave.packages.requirements import require_whole
 from octave.packages.wheels import Site
 
 _COMPILING = "compiling modules"
@@ -122,9 +123,11 @@ class Pypi:
             notes=tuple(notes),
         )
 
-    def check(self, pin: Pin, bench: Bench) -> None:
-        """Refuse rows that are no requirements with hashes."""
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
+        """Refuse rows that are no requirements with hashes, and scripts of other packages."""
         as_requirements(pin.graph)
+        if target is not None:
+            _require_own_script(pin, Site.of(target / "venv"))
 
     def install(self, pin: Pin, target: Path, bench: Bench, *, wheels: Path | None = None) -> None:
         """Fill `target/venv` with the locked packages and check every file of them.
@@ -141,6 +144,8 @@ class Pypi:
             site, compiled = _install_on(interpreter, pin, target, bench, *here)
         bench.progress(f"checking the files of {pin.package}")
         site.check_packages(pin.graph)
+        require_whole(site, requirement(pin.package, "*"), interpreter.version)
+        _require_own_script(pin, site)
         changed = site.changed_files()
         if changed:
             _fetch_anew(changed, pin, target, bench)
@@ -194,6 +199,12 @@ def newest(wanted: Wanted, staging: Path, bench: Bench) -> Newest:
         if not private_python.is_offered(bench, f">={floor}"):
             return Newest(str(row["version"]), error.message)
     return Newest(str(row["version"]))
+
+
+def _require_own_script(pin: Pin, site: Site) -> None:
+    package = requirement(pin.package, "*").name
+    if pin.entry:
+        require_own(pin.entry, package, site.console_scripts(package))
 
 
 def _notes_on(rows: Sequence[GraphRow]) -> list[str]:
