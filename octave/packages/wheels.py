@@ -148,6 +148,9 @@ class Site:
 
     def _is_unchanged(self, path: str, said: str) -> bool:
         method, _, expected = said.partition("=")
+        # Outside of its folder a wheel may name a device, which has no end.
+        if (path.startswith("/") or ".." in path) and not (self.folder / path).is_file():
+            return False
         try:
             # A Path for each of some thousand files takes as long as reading them, a buffer half.
             with open(f"{self.folder}/{path}", "rb", buffering=0) as file:  # noqa: PTH123
