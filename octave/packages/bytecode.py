@@ -14,12 +14,18 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from octave.home import private_folder, sweep, temporary
 from octave.packages.commands import run
 from octave.packages.lockfile import GraphRow
+
+if TYPE_CHECKING:
+    from octave.packages.toolchains import Python
+    from octave.packages.wheels import Site
 
 _DIGEST_BYTES = 32
 _INDEX_BYTES = 4 * 2**20
@@ -69,6 +75,27 @@ def keep(archive: Path, site: Path, sources: Iterable[str], python_minor: str) -
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def provide(
+    names: Set[str], site: "Site", graph: Iterable[GraphRow], python: "Python", cache: Path
+) -> None:
+    """Put the modules of the packages `names` in place: those kept meanwhile, else compiled ones.
+
+    Raises:
+        InstallFailed: compiling did not end in time.
+        OSError: the disk is full or not writable.
+    """
+    archives = {
+        str(row["name"]): kept(cache, row, python.version)
+        for row in site.held(graph)
+        if row["name"] in names
+    }
+    missing = sorted(names - restore_all(archives.items(), site.folder))
+    sources = {name: site.sources(name) for name in missing}
+    compile_all(python.path, site.folder, chain.from_iterable(sources.values()))
+    for name in archives.keys() & missing:
+        keep(archives[name], site.folder, sources[name], python.minor)
 
 
 def restore_all(archives: Iterable[tuple[str, Path]], site: Path) -> set[str]:

@@ -22,6 +22,7 @@ from octave.errors import IntegrityFailed, storage_hint
 from octave.home import atomic_write
 from octave.packages.definitions import ToolPin
 from octave.packages.graph_rows import HASHES, holds_address, in_order, ordered_keys
+from octave.packages.pin_limits import overreaches
 from octave.packages.toml_text import Path as Place
 from octave.packages.toml_text import locate, merge_conflict, syntax_place
 
@@ -349,6 +350,7 @@ def _problems(pin: Pin) -> Iterator[tuple[str, Place]]:
     if pin.kind not in HASHES:
         yield f"`{pin.name}` is of the unknown kind `{pin.kind}`", ("kind",)
         return
+    yield from ((problem, (key,)) for problem, key in overreaches(pin))
     roots = 0
     for index, row in enumerate(pin.graph):
         place = (pin.kind, index)

@@ -69,6 +69,8 @@ def place(
     _require_claim(pin, known, folder)
     pin = _with_entry(pin, server, known, folder)
     record = brought_up_to(pin, found, folder, site)
+    if record != found:
+        ECOSYSTEMS[pin.kind].check(pin, site.bench, folder)
     if record.checked and pin.tools:
         return Placed(pin, record, None, "present")
     checked, offer = _try(record, folder, wanted, server, known, site)

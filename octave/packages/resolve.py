@@ -297,6 +297,8 @@ def difference(pin: Pin | None, server: ServerEntry) -> str:
     request = f"{server.package}@{server.version}"
     if pin.request != request:
         return f"is wanted as `{request}` and locked as `{pin.request}`"
+    if server.version != "*" and _is_outside(pin, server.version):
+        return f"is wanted as `{request}` and locked as {pin.version}, which is none of those"
     if pin.executable != (server.executable or ""):
         return f"is wanted with {_bin(server.executable)} and locked with {_bin(pin.executable)}"
     if server.registry_name not in {None, pin.registry_name}:
@@ -314,6 +316,13 @@ def difference(pin: Pin | None, server: ServerEntry) -> str:
         if marked(pin.graph, mark) != wanted:
             return f"is locked with another `{key}`"
     return ""
+
+
+def _is_outside(pin: Pin, version_range: str) -> bool:
+    # Loaded late: most ranges are none, and what compares versions takes as long as a short verb.
+    from octave.packages.versions import is_outside
+
+    return is_outside(pin.kind, pin.version, version_range)
 
 
 def _bin(executable: str | None) -> str:

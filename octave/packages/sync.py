@@ -10,6 +10,7 @@ from octave.packages.ecosystems import ECOSYSTEMS
 from octave.packages.install import Outcome, keep_offered, outcome_of, resolved, write_down
 from octave.packages.lockfile import Lock, Pin
 from octave.packages.manifest import Manifest, ServerEntry
+from octave.packages.names import split_package
 from octave.packages.placement import Site, place, undone_on_error
 from octave.packages.resolve import answers, of_manifest
 from octave.packages.together import Desk, all_of
@@ -50,23 +51,26 @@ def install_all(site: Site, *, locked: bool) -> list[Outcome]:
 def lock_all(site: Site) -> list[Outcome]:
     """Write a lockfile that answers the manifest, installing nothing; one outcome a server.
 
-    One that a merge left in conflict is settled first.
+    One that a merge left in conflict is settled first. Of a manifest that is not trusted nothing
+    is built.
     """
     store.prepare(site.workspace.home)
     wanted = manifest.load(site.workspace.manifest)
     notes = lock_conflict.settle(site.workspace, site.bench.environ)
     pins = lockfile.read(site.workspace.lockfile).pins
     servers = [server for server in wanted.servers.values() if server.package is not None]
-    outcomes = [_lock_wanted(server, pins.get(server.name), site) for server in servers]
+    outcomes = [_lock_wanted(server, wanted, pins.get(server.name), site) for server in servers]
     outcomes = [replace(one, note=notes.get(one.name, "")) for one in outcomes]
     ledger.prune(site.workspace)
     return outcomes
 
 
-def _lock_wanted(server: ServerEntry, pin: Pin | None, site: Site) -> Outcome:
+def _lock_wanted(server: ServerEntry, wanted: Manifest, pin: Pin | None, site: Site) -> Outcome:
     try:
         before = pin if answers(pin, server) else None
         if pin is None or before is None or not _holds(before, site):
+            if server.allow_build or split_package(server.package or "")[0] == "folder":
+                workspaces.require_trust(site.workspace, wanted)
             with (
                 storage_told(),
                 store.locked(site.workspace.home, server.name, site.bench.progress),

@@ -31,8 +31,18 @@ def is_in_range(kind: str, version: str, version_range: str) -> bool:
             return bool(
                 nodesemver.satisfies(version, version_range, loose=True, include_prerelease=True)
             )
-        exact = version_range[0].isdigit()
+        exact = version_range[0].isdigit() or version_range[0] == "v"
         wanted = SpecifierSet(f"=={version_range}" if exact else version_range)
         return wanted.contains(version, prereleases=True)
     except (ValueError, InvalidSpecifier, InvalidVersion):
         return False
+
+
+def is_outside(kind: str, version: str, version_range: str) -> bool:
+    """Whether `version` is none of `version_range`; false where only a registry could tell.
+
+    As for npm's tags, and images and bundles, whose hashes say more.
+    """
+    if kind == "npm" and nodesemver.valid_range(version_range, loose=True) is None:
+        return False
+    return kind in {"npm", "pypi"} and not is_in_range(kind, version, version_range)

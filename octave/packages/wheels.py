@@ -21,6 +21,7 @@ from packaging.version import Version
 
 from octave.errors import InstallFailed, IntegrityFailed
 
+_REQUIRES = re.compile(r"^Requires-Dist:[ \t]*(.*?)[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _READERS = min(4, os.cpu_count() or 1)
 
 
@@ -70,6 +71,15 @@ class Site:
         """
         found = self._package(package).metadata.get_all("Requires-Python")
         return found[0] if found else None
+
+    def requirements(self, package: str) -> list[str]:
+        """Return what `package` depends on, each as its metadata has it (PEP 508).
+
+        Raises:
+            InstallFailed: it is not here.
+        """
+        head = _head(self._package(package))
+        return [found[1] for found in _REQUIRES.finditer(head)]
 
     def readme(self, package: str) -> str:
         """Return the long description that `package` came with; empty when it has none.
@@ -138,6 +148,9 @@ class Site:
 
     def _is_unchanged(self, path: str, said: str) -> bool:
         method, _, expected = said.partition("=")
+        # Outside of its folder a wheel may name a device, which has no end.
+        if (path.startswith("/") or ".." in path) and not (self.folder / path).is_file():
+            return False
         try:
             # A Path for each of some thousand files takes as long as reading them, a buffer half.
             with open(f"{self.folder}/{path}", "rb", buffering=0) as file:  # noqa: PTH123
@@ -156,7 +169,10 @@ class Site:
 
 
 def _told(package: Distribution, field: str) -> str:
-    # `metadata` parses whole descriptions as mail, anew each time: a tenth of an installation.
-    head = (package.read_text("METADATA") or "").partition("\n\n")[0]
-    found = re.search(rf"^{field}:[ \t]*(.*?)[ \t]*$", head, re.IGNORECASE | re.MULTILINE)
+    found = re.search(rf"^{field}:[ \t]*(.*?)[ \t]*$", _head(package), re.IGNORECASE | re.MULTILINE)
     return found[1] if found else str(package.metadata[field])
+
+
+def _head(package: Distribution) -> str:
+    # `metadata` parses whole descriptions as mail, anew each time: a tenth of an installation.
+    return (package.read_text("METADATA") or "").partition("\n\n")[0]

@@ -322,6 +322,25 @@ def test_what_is_no_folder_is_no_request(world: World, words: tuple[str, ...]) -
     assert f"`{words[0]}` is no folder" in done.stderr
 
 
+def test_nothing_of_a_project_that_is_not_trusted_is_built(world: World) -> None:
+    project = world.cwd / "project"
+    (project / "srv").mkdir(parents=True)
+    ran = world.root / "ran"
+    (project / "srv/pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n',
+        encoding="utf-8",
+    )
+    (project / "srv/own.py").write_text(f"open({str(ran)!r}, 'w')", encoding="utf-8")
+    text = '[servers.a]\npackage = "folder:./srv"\n[servers.b]\npackage = "pypi:x"\n'
+    allows = 'allow_build = ["x"]\n'
+    (project / "octave.toml").write_text(text + allows, encoding="utf-8")
+    done = world.octave("lock", cwd=project)
+    assert (done.code, done.stderr.count("is not trusted yet"), ran.exists()) == (7, 2, False)
+    assert world.octave("trust", "-y", cwd=project).code == 0
+    world.octave("lock", cwd=project)
+    assert ran.exists()
+
+
 def test_a_folder_without_a_package_points_to_add(world: World) -> None:
     # What it is called is nobody's business: it imitates no package.
     (world.cwd / "github").mkdir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -100,6 +101,34 @@ def test_each_difference_to_the_manifest_is_named(world: World) -> None:
         "`new` is not locked",
         "`gone` is locked but not wanted",
     ]
+
+
+def test_a_version_outside_of_the_range_is_no_answer(world: World) -> None:
+    world.offer("story-good", GOOD)
+    assert world.octave("install", "pypi:story-good", "--no-start").code == 0
+    manifest, path = world.home / "octave.toml", world.home / "octave.lock"
+    text = world.manifest
+    assert "version" not in text
+    for wanted, difference in (("v1.0", ""), (">=0.9", ""), (">=2", "`story-good` is wanted as")):
+        manifest.write_text(f'{text}version = "{wanted}"\n', encoding="utf-8")
+        request = f'request = "pypi:story-good@{wanted}"'
+        lock = re.sub(r'request = ".*"', request, path.read_text(encoding="utf-8"))
+        path.write_text(lock, encoding="utf-8")
+        assert difference in world.octave("lock", "--check").stderr
+    assert "@>=2` and locked as 1.0, which is none" in world.octave("lock", "--check").stderr
+
+
+def test_a_lockfile_starts_nothing_but_the_package_that_is_asked_for(world: World) -> None:
+    world.offer("story-good", GOOD, scripts=["story-good"])
+    path = world.home / "octave.lock"
+    assert world.octave("install", "pypi:story-good", "--no-start").code == 0
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole.replace('entry = "story-good"', 'entry = "python"'), encoding="utf-8")
+    refusal = "the lockfile's entry `python` is no executable of `story-good`"
+    assert refusal in world.octave("install", "--locked").stderr
+    shutil.rmtree(world.home / "servers")
+    assert refusal in world.octave("install", "--locked").stderr
+    assert world.installed() == []
 
 
 @contextlib.contextmanager

@@ -120,6 +120,7 @@ def test_every_verb_knows_it_and_a_reinstall_needs_no_network(
     assert world.octave("outdated", "--json").told[:2] == (0, "[]\n")
     assert world.octave("update", "--json").json["results"][0]["status"] == "current"
     assert world.octave("lock", "--check").code == 0
+    assert world.octave("lock").told[:2] == (0, "locked quokka 1.2.0\n")
     assert world.octave("install", "--locked").code == 0
     assert world.octave("audit").code == 0
     assert world.octave("info", "quokka", "--json").json["installed"]["version"] == "1.2.0"
@@ -135,6 +136,30 @@ def test_every_verb_knows_it_and_a_reinstall_needs_no_network(
     assert (world.lockfile, world.record("quokka")) == (lockfile, record)
     assert world.octave("clean").code == 0
     assert "could not be compared" in world.octave("audit").stderr
+
+
+def test_a_lockfile_starts_a_bundle_as_it_says_itself(world: World, host: BundleHost) -> None:
+    start = {
+        "command": "python",
+        "args": ["-u", HERE],
+        "env": {"PYTHONPATH": "${__dirname}/x"},
+        "platform_overrides": {"win32": {"args": ["-W", HERE]}},
+    }
+    server = {"type": "python", "entry_point": "server/main.py", "mcp_config": start}
+    asked = host.offer("/quokka.mcpb", bundle(manifest(server=server)))
+    assert world.octave("install", asked).code == 0
+    path = world.home / "octave.lock"
+    whole = path.read_text(encoding="utf-8")
+    for old, new, code in (
+        ('"-u"', '"-c"', 7),
+        ("{folder}/bundle/x", "/tmp", 7),
+        ("PYTHONPATH", "PYTHONSTARTUP", 7),
+        ('"-u"', '"-W"', 0),
+    ):
+        assert old in whole
+        path.write_text(whole.replace(old, new), encoding="utf-8")
+        done = world.octave("install", "--locked", "--no-start")
+        assert (done.code, "in another way than its bundle says" in done.stderr) == (code, code > 0)
 
 
 def test_a_hash_that_is_missing_or_wrong_installs_nothing(world: World, host: BundleHost) -> None:

@@ -1,10 +1,14 @@
 """Rows of npm servers: from package-lock and back, and which of them belong on a platform."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from octave.errors import InstallFailed, IntegrityFailed
+from octave.home import Home
+from octave.packages.ecosystems.base import Bench
+from octave.packages.ecosystems.npm import Npm
 from octave.packages.ecosystems.npm_graph import (
     Platform,
     check_rows,
@@ -15,6 +19,7 @@ from octave.packages.ecosystems.npm_graph import (
     suits,
 )
 from octave.packages.graph_rows import row_name
+from octave.packages.lockfile import Pin
 
 SHA = "sha512-" + "A" * 86 + "=="
 LINUX = Platform("linux", "x64", "glibc")
@@ -220,3 +225,64 @@ def test_optional_packages_and_peers_may_be_missing_and_cycles_end():
         unneeded={},
     )
     assert paths_of(by_path) == ["p", "root"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "is_refused"),
+    [
+        ("npm:strings@^4", "strings", False),
+        ("npm:@s/strings", "@s/strings", False),
+        ("^4", None, False),
+        ("^4", "evil", True),
+        ("npm:strings@^4", "evil", True),
+        # Of the alias' own name there can be a package too, somebody else's.
+        ("npm:strings@^4", None, True),
+    ],
+)
+def test_only_an_alias_has_another_package_in_its_place(spec, name, is_refused):
+    told = {"name": name} if name else {}
+    rows = graph(root={"dependencies": {"strings-cjs": spec}}, **{"strings-cjs": told}).values()
+    if not is_refused:
+        assert len(check_rows(rows, "root", SHA)) == 2
+        return
+    with pytest.raises(IntegrityFailed, match="at `node_modules/strings-cjs`, where `strings"):
+        check_rows(rows, "root", SHA)
+
+
+def test_an_alias_may_serve_those_too_that_want_something_of_that_name():
+    rows = graph(
+        root={"dependencies": {"react": "npm:compat@^17", "dom": "1"}},
+        react={"name": "compat"},
+        dom={"peerDependencies": {"react": "^17"}},
+    ).values()
+    assert len(check_rows(rows, "root", SHA)) == 3
+
+
+def test_what_only_a_peer_wants_is_that():
+    rows = graph(root={"peerDependencies": {"zod": "^3"}}, zod={"name": "evil"}).values()
+    with pytest.raises(IntegrityFailed, match="`evil` at `node_modules/zod`, where `zod`"):
+        check_rows(rows, "root", SHA)
+
+
+@pytest.mark.parametrize("entry", ["dep/x.js", "root/node_modules/dep/x.js", "root"])
+def test_only_a_file_of_the_package_itself_is_started(tmp_path, entry):
+    rows = graph(root={"dependencies": {"dep": "1"}}, root__dep={})
+    pin = Pin(
+        name="root",
+        request="npm:root@*",
+        kind="npm",
+        package="root",
+        version="1.0.0",
+        integrity=SHA,
+        graph=tuple(rows.values()),
+        entry="node_modules/root/x.js",
+    )
+    bench = Bench(Home(tmp_path), {})
+    Npm().check(pin, bench)
+    with pytest.raises(IntegrityFailed, match="lies outside `root`"):
+        Npm().check(replace(pin, entry=f"node_modules/{entry}"), bench)
+
+
+def test_another_package_in_the_place_of_the_server_itself_is_refused():
+    with pytest.raises(IntegrityFailed, match="does not hold the package it names"):
+        check_rows(graph(root={"name": "evil"}).values(), "root", SHA)

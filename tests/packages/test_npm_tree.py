@@ -49,8 +49,13 @@ def cached(tarballs: Path) -> list[Path]:
 
 def test_a_tree_is_filled_scopes_nesting_and_aliases_included(registry, target, tarballs):
     names = {"a": "a", "@s/b": "@s/b", "a/node_modules/other": "real"}
+    asked = {"a": {"other": "npm:real@^1"}}
     rows = [
-        row(path, registry.publish(name, package_tarball(name)), name=name)
+        row(
+            path,
+            registry.publish(name, package_tarball(name, dependencies=asked.get(name, {}))),
+            name=name,
+        )
         for path, name in names.items()
     ]
     counts: list[tuple[int, int]] = []
@@ -278,8 +283,11 @@ def test_a_package_with_its_own_lock_is_left_to_npm(target, tarballs):
 def test_executables_that_packages_name_become_executable_and_are_linked(
     registry, target, tarballs
 ):
-    names = ("a", "@s/b", "a/node_modules/c")
-    rows = [row(path, registry.publish(path, package_tarball(path)), name=path) for path in names]
+    names = {"a": "a", "@s/b": "@s/b", "a/node_modules/c": "c"}
+    rows = [
+        row(path, registry.publish(name, package_tarball(name)), name=name)
+        for path, name in names.items()
+    ]
     fill(rows, target, tarballs, registry.access)
     verify(rows, target, "a", "node_modules/a/index.js")
     modules = target / "node_modules"
@@ -301,6 +309,17 @@ def lay(target: Path, name: str, version: str = "1.0.0") -> None:
     manifest = {"name": name, "version": version}
     (folder / "package.json").write_text(json.dumps(manifest), encoding="utf-8")
     (folder / "index.js").write_text("", encoding="utf-8")
+
+
+def test_rows_that_were_written_to_fit_bring_no_other_package_in(registry, target, tarballs):
+    asked = {"dependencies": {"dep": "npm:evil@^1"}}
+    rows = [
+        row("a", registry.publish("a", package_tarball("a", dependencies={"dep": "^1"})), **asked),
+        row("dep", registry.publish("evil", package_tarball("evil")), name="evil"),
+    ]
+    fill(rows, target, tarballs, registry.access)
+    with pytest.raises(IntegrityFailed, match="`evil` at `node_modules/dep`, where `dep`"):
+        verify(rows, target, "a", "node_modules/a/index.js")
 
 
 def test_a_missing_or_different_package_is_noticed(target):

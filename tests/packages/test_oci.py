@@ -6,13 +6,21 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from octave.errors import InstallFailed, OctaveError, PackageNotFound, VersionNotFound
+from octave.errors import (
+    InstallFailed,
+    IntegrityFailed,
+    OctaveError,
+    PackageNotFound,
+    VersionNotFound,
+)
 from octave.home import Home
+from octave.packages import lockfile
 from octave.packages.ecosystems.base import Bench, Resolved, Wanted
 from octave.packages.ecosystems.oci import Oci
 from octave.packages.names import split_image
@@ -171,6 +179,12 @@ def test_an_image_may_be_asked_for_by_its_digest(world: World, docker: DockerSta
     assert f'version = "{digest}"' in world.manifest
     assert f'version = "sha256-{digest.removeprefix("sha256:")[:12]}"' in world.lockfile
     assert world.octave("outdated", "--json").told[:2] == (0, "[]\n")
+    assert world.octave("lock").code == 0
+    pin = lockfile.read(world.home / "octave.lock").pins["quokka"]
+    bench = Bench(Home(world.home), world.environ)
+    Oci().check(pin, bench)
+    with pytest.raises(IntegrityFailed, match="was asked for"):
+        Oci().check(replace(pin, integrity=f"sha256:{'0' * 64}"), bench)
 
 
 def test_a_killed_command_leaves_no_container(world: World, docker: DockerStandIn) -> None:

@@ -65,6 +65,12 @@ def test_a_missing_file_is_found(environment: Path) -> None:
     assert Site.of(environment).changed_files() == {"some-server": "some_server.py"}
 
 
+@pytest.mark.parametrize("path", ["/dev/zero", f"{'../' * 40}dev/zero"])
+def test_a_device_in_a_record_is_not_read(environment: Path, path: str) -> None:
+    record(environment).write_text(f"{path},sha256={BASE64},12\n", encoding="utf-8")
+    assert Site.of(environment).changed_files() == {"some-server": path}
+
+
 def test_a_missing_record_is_found(environment: Path) -> None:
     record(environment).unlink()
     assert Site.of(environment).changed_files() == {"some-server": "RECORD"}

@@ -115,11 +115,14 @@ class Ecosystem(Protocol):
             InstallFailed: no toolchain fits, nothing can be resolved.
         """
 
-    def check(self, pin: Pin, bench: Bench) -> None:
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
         """Refuse a pin that `install` could make nothing of, without making anything.
 
+        With the folder `target` it is one that is started from what is installed there.
+
         Raises:
-            IntegrityFailed: its rows do not hold together, or lack what is needed here.
+            IntegrityFailed: its rows do not hold together, lack what is needed here, or it would
+                be started as no package of its name is.
             InstallFailed: it is not meant for this machine.
         """
 

@@ -58,10 +58,10 @@ class Folder:
             )
             raise
 
-    def check(self, pin: Pin, bench: Bench) -> None:
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
         """Refuse rows that do not hold together."""
         inner = as_packed(pin)
-        _PACKERS[inner.kind].ecosystem.check(inner, bench)
+        _PACKERS[inner.kind].ecosystem.check(inner, bench, target)
 
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Fill `target` as the locked graph says."""

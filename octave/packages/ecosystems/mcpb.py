@@ -4,16 +4,18 @@ A graph has one row: `name`, `version` and `hashes` of the archive. It lies in t
 hash, and is verified whenever it is looked at.
 """
 
+import contextlib
 import os
 import platform
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from octave.errors import InstallFailed
+from octave.errors import InstallFailed, IntegrityFailed
 from octave.packages import downloads, toolchains
 from octave.packages.ecosystems import mcpb_manifest, mcpb_zip
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
@@ -26,11 +28,14 @@ from octave.packages.ecosystems.mcpb_manifest import (
 )
 from octave.packages.ecosystems.npm_tar import BadArchive
 from octave.packages.lockfile import Pin
+from octave.packages.names import decides_what_runs
 
 _PYTHON_PACKAGES = "server/lib"
 """Where bundles have what their Python server needs, by the specification."""
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183, "arm64": 183}
 """`e_machine` (elf(5)) by `uname -m`."""
+_SYSTEMS = ("linux", "darwin", "win32")
+"""What a bundle may tell apart, as `sys.platform` has it."""
 _MACH_O = (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\xce\xfa\xed\xfe")
 
 
@@ -67,8 +72,8 @@ class Source:
         return downloads.Wanted(self.label, self.url, self.sha256)
 
 
-def read(package: str, bench: Bench) -> Bundle:
-    """Return what the bundle says of itself, as this platform starts it.
+def read(package: str, bench: Bench, system: str = sys.platform) -> Bundle:
+    """Return what the bundle says of itself, as the platform `system` starts it.
 
     Raises:
         IntegrityFailed, PackageNotFound, RegistryUnreachable: it cannot be had.
@@ -81,7 +86,7 @@ def read(package: str, bench: Bench) -> Bundle:
             has_packages = mcpb_zip.holds_folder(file, _PYTHON_PACKAGES)
         except BadArchive as error:
             raise refused(source.label, f"it {error}") from error
-    bundle = mcpb_manifest.read(text, source.label, sys.platform)
+    bundle = mcpb_manifest.read(text, source.label, system)
     if bundle.kind == "python" and has_packages and "PYTHONPATH" not in bundle.env:
         path = f"{{folder}}/{PLACE}/{_PYTHON_PACKAGES}"
         bundle = replace(bundle, env={**bundle.env, "PYTHONPATH": path})
@@ -107,8 +112,17 @@ class Mcpb:
             entry=f"{PLACE}/{bundle.entry}",
         )
 
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
+        """Refuse to start it in another way than it says itself, on whatever platform."""
+        if not any(_says(bundle, pin) for bundle in _readings(pin.package, bench)):
+            raise IntegrityFailed(
+                f"the lockfile starts `{pin.name}` in another way than its bundle says",
+                hint=f"remove `{pin.name}` from `octave.lock`, then run `octave lock`",
+            )
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """Unpack the archive into `target/bundle`, once its hash was found to hold."""
+        self.check(pin, bench)
         source = Source.of(pin.package)
         with source.open(bench) as file:
             bench.progress(f"unpacking {source.label}")
@@ -140,6 +154,23 @@ class Mcpb:
         if bundle.program:
             return entry
         return (_interpreter(bundle.kind, pin, bench), *(entry if bundle.starts_with_entry else ()))
+
+
+def _readings(package: str, bench: Bench) -> Iterator[Bundle]:
+    # What is locked may have been locked elsewhere.
+    yield read(package, bench)
+    for system in _SYSTEMS:
+        with contextlib.suppress(InstallFailed):
+            yield read(package, bench, system)
+
+
+def _says(bundle: Bundle, pin: Pin) -> bool:
+    defaults = {each.name: each.default for each in bundle.settings}
+    own = {**bundle.env, **defaults}
+    decisive = filter(decides_what_runs, pin.env)
+    return pin.args[: len(bundle.args)] == bundle.args and all(
+        pin.env[name] == own.get(name) for name in decisive
+    )
 
 
 def unpack(file: BinaryIO, source: Source, target: Path) -> None:

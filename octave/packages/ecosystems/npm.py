@@ -78,7 +78,7 @@ class Npm:
             notes=tuple(notes(wanted.package, found, rows, node, bench)),
         )
 
-    def check(self, pin: Pin, bench: Bench) -> None:
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
         """Refuse rows that no tree could be made of."""
         by_path = checked(pin)
         node = toolchains.fitting_system_node(bench)

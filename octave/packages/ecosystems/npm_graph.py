@@ -18,6 +18,7 @@ NAME = re.compile(r"(?:@[A-Za-z0-9][A-Za-z0-9._~-]*/)?[A-Za-z0-9][A-Za-z0-9._~-]
 VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]*")
 _SHA512 = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
 _PATH = re.compile(rf"node_modules/{NAME.pattern}(?:/node_modules/{NAME.pattern})*")
+_ALIAS = re.compile(rf"npm:({NAME.pattern})(?:@.*)?")
 _MAPS = ("dependencies", "optionalDependencies", "peerDependencies")
 _FLAGS = ("optional", "peer", "inBundle", "hasInstallScript", "hasShrinkwrap")
 _LISTS = ("os", "cpu", "libc")
@@ -169,7 +170,7 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             )
         by_path[path] = row
     root = by_path.get(root_path(package))
-    if root is None or root.get("integrity") != integrity:
+    if root is None or (root.get("integrity"), row_name(root)) != (integrity, package):
         raise IntegrityFailed(
             f"the lockfile's graph of `{package}` does not hold the package it names",
             hint="octave lock",
@@ -183,7 +184,37 @@ def check_rows(rows: Iterable[GraphRow], package: str, integrity: str) -> dict[s
             " dependencies are missing in it",
             hint="octave lock",
         )
+    require_asked_for(by_path, by_path)
     return by_path
+
+
+def require_asked_for(
+    by_path: Mapping[str, GraphRow], manifests: Mapping[str, Mapping[str, object]]
+) -> None:
+    """Refuse a package in the place of another one: only an alias has a foreign name.
+
+    `manifests` say by path, as rows or package.json, what each asks for. Where one asks for an
+    alias, npm takes it for all others too that want something of that name in that place.
+
+    Raises:
+        IntegrityFailed: nobody asks for that package there.
+    """
+    meant: dict[str, set[str]] = {}
+    for path, manifest in manifests.items():
+        for key in _MAPS:
+            wanted = manifest.get(key)
+            for name, spec in wanted.items() if isinstance(wanted, Mapping) else ():
+                alias = _ALIAS.fullmatch(str(spec))
+                found = locate(by_path, path, str(name))
+                if found is not None:
+                    meant.setdefault(found, set()).add(alias[1] if alias else str(name))
+    for path, row in by_path.items():
+        names = meant.get(path) or {path.rpartition("node_modules/")[2]}
+        if row_name(row) not in names and not row.get("inBundle"):
+            raise IntegrityFailed(
+                f"the lockfile has `{row_name(row)}` at `{path}`, where `{min(names)}` is needed",
+                hint="octave lock",
+            )
 
 
 def _reached(by_path: Mapping[str, GraphRow], package: str) -> set[str]:

@@ -22,7 +22,7 @@ from octave.errors import InstallFailed, IntegrityFailed, OctaveError, from_os_e
 from octave.packages import interrupts
 from octave.packages.ecosystems import npm_bins, npm_tar
 from octave.packages.ecosystems.npm_command import NeedsNpm, RegistryAccess
-from octave.packages.ecosystems.npm_graph import unmet
+from octave.packages.ecosystems.npm_graph import require_asked_for, unmet
 from octave.packages.ecosystems.npm_tarballs import Tarball, Tarballs
 from octave.packages.graph_rows import row_name
 from octave.packages.lockfile import GraphRow
@@ -204,12 +204,13 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
         StorageFailed: the disk is full or not writable.
     """
     by_path = {str(row["path"]): row for row in rows}
+    manifests: dict[str, dict[str, Any]] = {}
     for path, row in by_path.items():
         folder = target / path
         manifest = _manifest(folder)
         if manifest is None and (row.get("optional") or row.get("peer")):
             continue
-        found = manifest or {}
+        found = manifests[path] = manifest or {}
         if (found.get("name"), _plain_version(found)) != (row_name(row), row["version"]):
             raise IntegrityFailed(
                 f"`{row['path']}` is not `{row_name(row)}` {row['version']} after the installation",
@@ -226,6 +227,8 @@ def verify(rows: Iterable[GraphRow], target: Path, package: str, entry: str) -> 
             npm_bins.link(folder, found)
         except OSError as error:
             raise _failed(f"`{row['path']}`", error) from error
+    # What the rows say of it may have been written to fit.
+    require_asked_for(by_path, manifests)
     root = (target / "node_modules" / package).resolve()
     file = (target / entry).resolve()
     if not file.is_relative_to(root) or not file.is_file():

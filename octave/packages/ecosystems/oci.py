@@ -7,7 +7,7 @@ same on every platform. What lies in an installed version's folder is only what 
 import json
 from pathlib import Path
 
-from octave.errors import InstallFailed
+from octave.errors import InstallFailed, IntegrityFailed
 from octave.home import atomic_write
 from octave.packages import containers
 from octave.packages.ecosystems.base import Bench, Newest, Resolved, Wanted
@@ -46,8 +46,18 @@ class Oci:
             toolchain={},
         )
 
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
+        """Refuse another digest than the one that was asked for."""
+        _, _, wanted = pin.request.rpartition("@")
+        if wanted.startswith("sha256:") and wanted != pin.integrity:
+            raise IntegrityFailed(
+                f"the lockfile has `{pin.integrity}` where `{pin.request}` was asked for",
+                hint="octave lock",
+            )
+
     def install(self, pin: Pin, target: Path, bench: Bench) -> None:
         """See to it that the image is there, and keep what it says of itself."""
+        self.check(pin, bench)
         used, reference = containers.tool(bench), containers.reference(pin.package, pin.integrity)
         image, _ = containers.fetch(used, reference, bench, anew=False)
         containers.require_digest(image, pin.integrity, reference)

@@ -8,10 +8,9 @@ packages that somebody named.
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,10 +40,11 @@ from octave.packages.ecosystems.pypi_rows import (
     requirement,
     with_builds,
 )
-from octave.packages.ecosystems.pypi_scripts import choose_script
+from octave.packages.ecosystems.pypi_scripts import choose_script, require_own
 from octave.packages.graph_rows import marked
 from octave.packages.lockfile import GraphRow, Pin
 from octave.packages.names import pypi_name
+from octave.packages.requirements import require_whole
 from octave.packages.wheels import Site
 
 _COMPILING = "compiling modules"
@@ -124,9 +124,11 @@ class Pypi:
             notes=tuple(notes),
         )
 
-    def check(self, pin: Pin, bench: Bench) -> None:
-        """Refuse rows that are no requirements with hashes."""
+    def check(self, pin: Pin, bench: Bench, target: Path | None = None) -> None:
+        """Refuse rows that are no requirements with hashes, and scripts of other packages."""
         as_requirements(pin.graph)
+        if target is not None:
+            _require_own_script(pin, Site.of(target / "venv"))
 
     def install(self, pin: Pin, target: Path, bench: Bench, *, wheels: Path | None = None) -> None:
         """Fill `target/venv` with the locked packages and check every file of them.
@@ -143,6 +145,8 @@ class Pypi:
             site, compiled = _install_on(interpreter, pin, target, bench, *here)
         bench.progress(f"checking the files of {pin.package}")
         site.check_packages(pin.graph)
+        require_whole(site, requirement(pin.package, "*"), interpreter.version)
+        _require_own_script(pin, site)
         changed = site.changed_files()
         if changed:
             _fetch_anew(changed, pin, target, bench)
@@ -151,7 +155,7 @@ class Pypi:
             bench.progress(f"compiling {pin.package}")
             # All cores work at it; whoever waits finds done what both have in common.
             with store.locked(bench.home, _COMPILING, bench.progress, busy=_COMPILING):
-                _compile_modules(missing, site, interpreter, pin, bench)
+                bytecode.provide(missing, site, pin.graph, interpreter, bench.home.cache)
 
     def find_entry(self, package: str, executable: str | None, target: Path) -> str:
         """Return the name of the console script that starts the server."""
@@ -207,6 +211,12 @@ def _unbuilt(wanted: Wanted, staging: Path, bench: Bench) -> Resolved:
     }
     root: GraphRow = {**built.pop(pypi_name(name), {"name": pypi_name(name)}), "version": version}
     return Resolved(version, "", (root, *built.values()), {}, {})
+
+
+def _require_own_script(pin: Pin, site: Site) -> None:
+    package = requirement(pin.package, "*").name
+    if pin.entry:
+        require_own(pin.entry, package, site.console_scripts(package))
 
 
 def _notes_on(rows: Sequence[GraphRow]) -> list[str]:
@@ -374,21 +384,6 @@ def _install_on(
         compiled = beside.submit(bytecode.restore_all, archives, Site.of(folder).folder)
         _sync(pin, folder, bench, *options)
         return Site.of(folder), compiled.result()
-
-
-def _compile_modules(
-    names: Set[str], site: Site, interpreter: toolchains.Python, pin: Pin, bench: Bench
-) -> None:
-    archives = {
-        str(row["name"]): bytecode.kept(bench.home.cache, row, interpreter.version)
-        for row in site.held(pin.graph)
-        if row["name"] in names
-    }
-    missing = sorted(names - bytecode.restore_all(archives.items(), site.folder))
-    sources = {name: site.sources(name) for name in missing}
-    bytecode.compile_all(interpreter.path, site.folder, chain.from_iterable(sources.values()))
-    for name in archives.keys() & missing:
-        bytecode.keep(archives[name], site.folder, sources[name], interpreter.minor)
 
 
 def _sync(pin: Pin, folder: Path, bench: Bench, *options: str | Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from packaging.utils import canonicalize_name
 
-from octave.errors import Ambiguous, InstallFailed, did_you_mean
+from octave.errors import Ambiguous, InstallFailed, IntegrityFailed, did_you_mean
 
 
 def choose_script(package: str, scripts: Sequence[str], executable: str | None) -> str:
@@ -50,3 +50,16 @@ def plain_choice(package: str, scripts: Sequence[str]) -> str:
         f"`{package}` has several executables: {', '.join(f'`{script}`' for script in scripts)}",
         hint=f"choose one with `--bin {scripts[0]}`",
     )
+
+
+def require_own(entry: str, package: str, scripts: Sequence[str]) -> None:
+    """Refuse an entry that is none of the `scripts` of `package`: those of others do other things.
+
+    Raises:
+        IntegrityFailed: it is none.
+    """
+    if entry not in scripts:
+        raise IntegrityFailed(
+            f"the lockfile's entry `{entry}` is no executable of `{package}`",
+            hint="remove the server from `octave.lock`, then run `octave lock`",
+        )
