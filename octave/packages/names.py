@@ -46,6 +46,7 @@ _DECIDES = re.compile(
 )
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _ADDRESS = re.compile(r"https?://[^\s/?#@]+(?:[/?#]\S*)?")
+_LOGIN = re.compile(r"(?<=://)[^/?#]*@")
 _LABEL_CHARACTERS = 63
 """Between two dots of a host's name (RFC 1035, section 2.3.4)."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -244,6 +245,8 @@ def check_address(text: str) -> str:
     """
     if _ADDRESS.fullmatch(text) and is_address(text):
         return text
+    # A login is a secret, wherever it was written.
+    text = _LOGIN.sub("***@", text)
     raise ValueError(f'"{text}" is not an address such as "https://mcp.example.com/mcp"')
 
 

@@ -273,3 +273,9 @@ def test_an_address_may_be_like_this(text):
 def test_an_address_may_not_be_like_this(text):
     with pytest.raises(ValueError, match="is not an address"):
         names.check_address(text)
+
+
+def test_the_error_of_an_address_does_not_tell_the_login_in_it():
+    with pytest.raises(ValueError, match=r"https://\*\*\*@h.test/x\?a@b") as caught:
+        names.check_address("https://user:hush@hush@h.test/x?a@b")
+    assert "hush" not in str(caught.value)
