@@ -194,13 +194,17 @@ def _try(
         reason = f"`{site.workspace.state}`, where its data belongs, cannot be written"
         return replace(record, unchecked_reason=reason), None
     site.bench.progress(f"starting `{record.name}` once")
-    return trial.start_once(
+    tried = trial.start_once(
         record,
         server,
         spec,
         site.check,
         trial.lacking(server, known),
     )
+    missing = trial.lacking_arguments(server, known) if known is not None else None
+    if tried[0].checked and missing is not None:
+        site.bench.note(f"`{record.name}` starts, but {missing}")
+    return tried
 
 
 @contextlib.contextmanager

@@ -149,17 +149,28 @@ def lacking(server: ServerEntry, known: PackageChoice | None) -> str | None:
     """
     if known is None:
         return None
-    needed = known.required_arguments
-    if needed and not server.args:
-        shown = ", ".join(f"`{usage(argument)}`" for argument in needed)
-        secret = next((argument for argument in needed if argument.secret), None)
-        if secret is None:
-            return f"it needs {shown}; give it with `--arg`"
-        key = secret_arguments.label(secret.name or secret.placeholder)
-        return (
-            f"it needs {shown}, a secret: `octave secret set {server.name} {key}`, then "
-            f"`{install_command(server.name, known)}`"
-        )
+    arguments = lacking_arguments(server, known)
+    if arguments is not None:
+        return arguments
     if known.needs_at_start:
         return f"it needs {known.needs_at_start}"
     return "it needs the network when it starts" if known.network == "start" else None
+
+
+def lacking_arguments(server: ServerEntry, known: PackageChoice) -> str | None:
+    """Return which arguments the registry calls required and the manifest does not give, in words.
+
+    Not every server that lacks one ends: some start, and can do nothing.
+    """
+    needed = known.required_arguments
+    if not needed or server.args:
+        return None
+    shown = ", ".join(f"`{usage(argument)}`" for argument in needed)
+    secret = next((argument for argument in needed if argument.secret), None)
+    if secret is None:
+        return f"it needs {shown}; give it with `--arg`"
+    key = secret_arguments.label(secret.name or secret.placeholder)
+    return (
+        f"it needs {shown}, a secret: `octave secret set {server.name} {key}`, then "
+        f"`{install_command(server.name, known)}`"
+    )

@@ -163,6 +163,18 @@ def test_a_package_of_the_registry_brings_its_names_and_needs(world: World) -> N
     assert world.call("elevenlabs", "env").json["env"]["ELEVENLABS_API_KEY"] == TOKEN
 
 
+def test_a_server_that_starts_without_what_it_needs_is_installed_with_a_word_about_it(
+    world: World,
+) -> None:
+    world.offer("mcp-server-motherduck", GOOD)
+    done = world.octave("install", "duckdb")
+    assert (done.code, world.record("duckdb")["checked"]) == (0, True)
+    said = "note: `duckdb` starts, but it needs `--db-path PATH`; give it with `--arg`\n"
+    assert said in done.stderr
+    done = world.octave("install", "duckdb", "--arg=--db-path", "--arg", "x.db")
+    assert (done.code, "give it with" in done.stderr) == (0, False)
+
+
 def test_a_secret_lies_in_the_store_and_nowhere_else(world: World) -> None:
     world.offer("story-echo", ECHO)
     done = world.octave(
