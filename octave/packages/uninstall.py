@@ -5,9 +5,10 @@ Where the disk is too full for the first, the last makes room for it.
 
 import contextlib
 import shutil
+from pathlib import Path
 
 from octave.errors import DISK_FULL, IntegrityFailed, ServerNotFound, StorageFailed, did_you_mean
-from octave.home import Workspace
+from octave.home import Home, Workspace
 from octave.packages import (
     approvals,
     ledger,
@@ -30,6 +31,8 @@ def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
 
     Raises:
         ServerNotFound: neither does the manifest name it, nor is anything left of it.
+        OSError: a disk is full, and nothing of the server lies on it: nothing has changed.
+        StorageFailed: what was removed has not made enough room for the rest.
     """
     workspace, home = site.workspace, site.workspace.home
     # Before anything is locked or made.
@@ -40,10 +43,10 @@ def uninstall(name: str, site: Site, *, purge: bool = False) -> Outcome:
         try:
             _strike_out(workspace, name)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in DISK_FULL or not _is_where(error, home):
                 raise
             _remove_versions(workspace, name, elsewhere)
-            _strike_out(workspace, name)
+            _strike_out_at_last(workspace, name)
         site.changed()
         _remove_versions(workspace, name, elsewhere)
         with contextlib.suppress(OSError):
@@ -95,6 +98,26 @@ def _strike_out(workspace: Workspace, name: str) -> None:
             ledger.write_pins(workspace, {key: pin for key, pin in pins.items() if key != name})
         if was_trusted:
             workspaces.trust(workspace, manifest.load(workspace.manifest))
+
+
+def _strike_out_at_last(workspace: Workspace, name: str) -> None:
+    try:
+        _strike_out(workspace, name)
+    except OSError as error:
+        if error.errno not in DISK_FULL or store.folders(workspace.home, name):
+            raise
+        raise StorageFailed(
+            f"the files of `{name}` are removed, but cannot write `{error.filename}`: "
+            f"{error.strerror}",
+            hint=f"make room, then `octave uninstall {name}` finishes it",
+        ) from error
+
+
+def _is_where(error: OSError, home: Home) -> bool:
+    """Whether it was raised on the disk that versions lie on: removing them makes room there."""
+    if error.filename is None:
+        return True
+    return Path(error.filename).parent.stat().st_dev == home.servers.stat().st_dev
 
 
 def _folders_elsewhere(workspace: Workspace, name: str) -> set[str] | None:

@@ -1,9 +1,11 @@
 import contextlib
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from octave.errors import OctaveError, ServerNotFound
+from octave.errors import OctaveError, ServerNotFound, StorageFailed
 from octave.home import Home, Workspace
 from octave.packages import ledger, lockfile, manifest, manifest_edit, store, workspaces
 from octave.packages.ecosystems.base import Bench
@@ -226,6 +228,44 @@ def test_row_28_on_a_full_disk_it_makes_its_own_room(tmp_path: Path, lacks: str)
         assert list(manifest.load(workspace.manifest).servers) == ["other"]
         assert store.folders(workspace.home, "x") == ()
         assert list(workspaces.installed(workspace)) == ["other"]
+
+
+def test_where_it_can_make_no_room_for_the_manifest_nothing_has_happened(
+    home: Home, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", "64k"):
+        project = Workspace(home, tmp_path / "disk" / "octave.toml")
+        folder = installed_in(project)
+        before = project.manifest.read_bytes(), project.lockfile.read_bytes()
+        filler = fill(tmp_path / "disk")
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            uninstall("x", site_of(project))
+        assert store.find(home, "x", folder.name) is not None
+        assert (project.manifest.read_bytes(), project.lockfile.read_bytes()) == before
+        filler.unlink()
+        assert uninstall("x", site_of(project)).status == "removed"
+
+
+def test_where_it_made_too_little_room_it_says_so_and_the_next_one_finishes(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = installed_in(workspace)
+
+    def full(path: Path, name: str) -> bool:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest_edit, "remove_server", full)
+        with pytest.raises(StorageFailed) as raised:
+            uninstall("x", site_of(workspace))
+    assert raised.value.message == (
+        f"the files of `x` are removed, but cannot write `{workspace.manifest}`: "
+        "No space left on device"
+    )
+    assert raised.value.hint == "make room, then `octave uninstall x` finishes it"
+    assert not folder.exists()
+    assert uninstall("x", site_of(workspace)).status == "removed"
+    assert manifest.load(workspace.manifest).servers == {}
 
 
 def test_a_running_server_stops_and_is_gone(world: World) -> None:
