@@ -109,7 +109,7 @@ def _strike_out_at_last(workspace: Workspace, name: str) -> None:
         raise StorageFailed(
             f"the files of `{name}` are removed, but cannot write `{error.filename}`: "
             f"{error.strerror}",
-            hint=f"make room, then `octave uninstall {name}` finishes it",
+            hint=f"free some space, then `octave uninstall {name}` finishes it",
         ) from error
 
 

@@ -99,7 +99,7 @@ def test_an_unknown_verb_is_told_with_what_it_may_have_been(user):
     assert user("lst") == (
         2,
         "",
-        "error: No such command 'lst'. Did you mean 'list'?\nhint: octave client --help\n",
+        "error: No such command `lst`\nhint: did you mean `octave client list`?\n",
     )
 
 

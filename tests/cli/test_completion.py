@@ -42,7 +42,7 @@ def test_json_has_the_script_and_an_unknown_shell_exits_2(desk: Desk) -> None:
     }
     done = desk.octave("completion", "tcsh")
     assert (done.code, done.stdout) == (2, "")
-    assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in done.stderr
+    assert "`tcsh` is not one of `bash`, `zsh`, `fish`" in done.stderr
 
 
 def test_verbs_complete(desk: Desk) -> None:

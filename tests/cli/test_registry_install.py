@@ -228,7 +228,7 @@ def test_a_kind_octave_cannot_install_is_shown_and_refused(
     registry.add("com.example/odd", package("nuget", "Odd.Thing"))
     configure(world.home, company=registry.url)
 
-    assert "nuget:Odd.Thing 1.0 (cannot be installed" in world.octave("info", "odd").stdout
+    assert "nuget:Odd.Thing 1.0 (not installed by Octave" in world.octave("info", "odd").stdout
     done = world.octave("install", "odd")
     assert done.code == 1
     assert "it comes only as nuget package" in done.stderr

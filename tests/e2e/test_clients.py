@@ -165,12 +165,14 @@ def inspector(bench: Bench, request: pytest.FixtureRequest) -> Inspector:
     return Inspector((bench.node, entry), environ, request.param)
 
 
+@pytest.mark.campaign
 def test_the_inspector_lists_and_calls_an_installed_server(inspector: Inspector) -> None:
     target = (OCTAVE, "proxy", "everything")
     assert "echo" in inspector.tools(target)
     assert inspector.echo(target, "echo", "message") == f"Echo: {TOKEN}"
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("path", "prefix"), [("/mcp", "good__"), ("/mcp/servers/good", "")], ids=["all", "one"]
 )
@@ -299,6 +301,7 @@ def test_claude_code_connects_after_client_add_and_calls(bench: Bench, octave: O
     assert "octave" not in gone.stdout
 
 
+@pytest.mark.campaign
 def test_gemini_cli_connects_and_calls(bench: Bench, octave: Octave) -> None:
     gemini = (bench.node, bench.installed(GEMINI) / "@google/gemini-cli/bundle/gemini.js")
     environ = without_accounts(octave, GEMINI_CLI_TRUST_WORKSPACE="true")
@@ -355,6 +358,7 @@ class AppServer:
         assert self.process.returncode == 0
 
 
+@pytest.mark.campaign
 def test_codex_lists_and_calls(bench: Bench, octave: Octave) -> None:
     codex = next((bench.installed(CODEX) / "@openai").glob("codex-*/vendor/*/bin/codex"))
     environ = without_accounts(octave)

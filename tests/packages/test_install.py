@@ -317,7 +317,7 @@ def test_a_server_that_is_not_to_be_started_is_installed_unchecked(world: World)
         (["pypi:story-good@9"], 4, "version_not_found", "the newest is `1.0`"),
         (["pypi:story-good@^1"], 2, "usage", ""),
         (["pypi:story-two"], 4, "ambiguous", "`--bin aa`"),
-        (["pypi:story-two", "--bin", "x"], 1, "install_failed", "it has `aa`, `bb`"),
+        (["pypi:story-two", "--bin", "x"], 1, "install_failed", "choose one with `--bin aa`"),
         (["pypi:story-no-script"], 1, "install_failed", "how it is started"),
         (["ftp://example.com"], 2, "usage", "npm:PACKAGE"),
         (["--", "--global"], 4, "server_not_found", ""),

@@ -262,7 +262,7 @@ def test_where_it_made_too_little_room_it_says_so_and_the_next_one_finishes(
         f"the files of `x` are removed, but cannot write `{workspace.manifest}`: "
         "No space left on device"
     )
-    assert raised.value.hint == "make room, then `octave uninstall x` finishes it"
+    assert raised.value.hint == "free some space, then `octave uninstall x` finishes it"
     assert not folder.exists()
     assert uninstall("x", site_of(workspace)).status == "removed"
     assert manifest.load(workspace.manifest).servers == {}
